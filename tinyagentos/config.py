@@ -1,0 +1,82 @@
+"""Settings: defaults < taos.toml < TAOS_* environment < command line flags. One row per setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+SETTINGS_FILE = Path("/etc/taos/taos.toml")
+
+
+class Settings(BaseSettings):
+    """Every setting of taOS. Times in seconds, sizes in the unit that the name says."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TAOS_", toml_file=SETTINGS_FILE, frozen=True, extra="ignore"
+    )
+
+    data_dir: Path = Field(Path("/var/lib/taos"), description="Database, token, keys and caches")
+    run_dir: Path = Field(Path("/run/taos"), description="Sockets of the server and of agents")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    host: str = Field("127.0.0.1", description="Address the server listens on")
+    port: int = Field(8420, ge=0, le=65535, description="Port the server listens on")
+    incus_socket: Path = Field(
+        Path("/var/lib/incus/unix.socket"), description="Where the Incus API listens"
+    )
+    incus_project: str = Field("taos", description="Incus project that holds the agents")
+    pool: str = Field("", description="Storage pool; empty: chosen at setup")
+    bridge: str = Field("taosbr0", description="Bridge that `taos setup` makes for agents")
+    image_server: str = Field(
+        "", description="Server of base images; empty: the `images` remote of the Incus client"
+    )
+    max_jobs: int = Field(4, ge=1, description="Jobs that run at the same time")
+    memory_reserve_mb: int = Field(
+        256, ge=0, description="Host memory in MiB that deploys leave free"
+    )
+    ready_within: float = Field(
+        0, ge=0, description="Seconds an agent may take to be ready; 0: what its recipe says"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags before environment before the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def token_file(self) -> Path:
+        """The bearer token of the API, mode 0600."""
+        return self.data_dir / "token"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file with jobs, settings and timings."""
+        return self.data_dir / "taos.db"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be fetched or made again."""
+        return self.data_dir / "cache"
+
+    @property
+    def server_socket(self) -> Path:
+        """The server's Unix socket: who may open it needs no token."""
+        return self.run_dir / "taos.sock"
+
+    @property
+    def agent_sockets(self) -> Path:
+        """Folder with one socket per agent, leading to its port inside the instance."""
+        return self.run_dir / "agents"

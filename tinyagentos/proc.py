@@ -1,0 +1,83 @@
+"""The one door to processes of the host: argument lists only, always a deadline, always cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tinyagentos.model.errors import CommandFailed
+
+Line = Callable[[str], None]
+
+
+async def run(
+    *argv: str | Path,
+    within: float,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    on_line: Line | None = None,
+) -> str:
+    """Run a command to its end and return what it printed.
+
+    within: seconds it may take. env: added to our own environment. stdin: bytes it reads.
+    on_line: called with each line of output as it appears (standard error is then part of it).
+    Raises CommandFailed when it cannot be started, takes too long, or ends with a status
+    other than 0. The command runs in its own process group, which is killed as a whole when the
+    deadline passes or the caller is cancelled.
+    """
+    name = Path(argv[0]).name
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=PIPE if stdin is not None else DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT if on_line else PIPE,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            limit=1024 * 1024,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{name} cannot be started: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(within):
+            if on_line:
+                out, err = await _read_lines(process, stdin, on_line), ""
+            else:
+                raw_out, raw_err = await process.communicate(stdin)
+                out, err = raw_out.decode(errors="replace"), raw_err.decode(errors="replace")
+            await process.wait()
+    except TimeoutError as error:
+        raise CommandFailed(f"{name} did not end within {within:.0f} s") from error
+    finally:
+        await _end(process)
+    if process.returncode:
+        said = (err or out).strip()[-800:]
+        raise CommandFailed(f"{name} ended with status {process.returncode}: {said}")
+    return out
+
+
+async def _read_lines(process: Process, stdin: bytes | None, on_line: Line) -> str:
+    if stdin is not None and process.stdin:
+        process.stdin.write(stdin)
+        process.stdin.close()
+    if process.stdout is None:
+        raise CommandFailed("the process has no output pipe")
+    lines = []
+    async for raw in process.stdout:
+        line = raw.decode(errors="replace")
+        lines.append(line)
+        on_line(line.rstrip("\n"))
+    return "".join(lines)
+
+
+async def _end(process: Process) -> None:
+    """Kill what is left of the command's process group."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
