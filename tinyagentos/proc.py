@@ -1,4 +1,4 @@
-"""The one door to processes of the host: argument lists only, always a deadline, always cleaned up."""
+"""The one door to processes: argument lists only, always a deadline, always cleaned up."""
 
 from __future__ import annotations
 
