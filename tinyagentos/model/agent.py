@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -61,6 +62,18 @@ class Agent:
     created_at: datetime | None = None
     memory_bytes: int | None = None
     address: str = ""
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What can be deployed. Sizes in bytes; expected deploy seconds by source, None: unknown."""
+
+    name: str
+    version: str
+    title: str
+    memory_bytes: int
+    image_size_bytes: int | None
+    expected_seconds: Mapping[str, float | None]
 
 
 def check_agent_name(name: str) -> str:

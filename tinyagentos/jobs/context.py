@@ -1,0 +1,98 @@
+"""What a job's code gets in its hands: its parameters, and the record of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+from tinyagentos.model.job import Job, Step, StepState
+
+Clock = Callable[[], datetime]
+Keep = Callable[[Job, bool], None]
+
+
+class JobContext:
+    """One run of a job. Steps change here and nowhere else; every change is kept and shown."""
+
+    def __init__(self, job: Job, clock: Clock, keep: Keep) -> None:
+        """keep is called with the job's new value, and whether it must reach the disk."""
+        self._job = job
+        self._clock = clock
+        self._keep = keep
+        self._current = ""
+
+    @property
+    def job(self) -> Job:
+        """The job as it is now."""
+        return self._job
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """What the job was asked to do."""
+        return self._job.params
+
+    def plan_steps(self, *names: str) -> None:
+        """Show these steps as still to come; steps already there keep their record."""
+        known = {step.name: step for step in self._job.steps}
+        planned = tuple(known.pop(name, Step(name)) for name in names)
+        done = tuple(step for step in known.values() if step.state is not StepState.pending)
+        self.update(steps=done + planned)
+
+    def choose_source(self, source: str, reason: str) -> None:
+        """Record which way the job takes, and why, in words."""
+        self.update(source=source, source_reason=reason)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what happens inside as the step of that name.
+
+        Running a step again, after a crash, goes on with the time it already took.
+        """
+        outer = self._current
+        before = self._find(name) or Step(name)
+        started = self._clock()
+        self._put(dataclasses.replace(before, state=StepState.running, started_at=started))
+        self._current = name
+        state = StepState.failed
+        try:
+            yield
+            state = StepState.succeeded
+        except asyncio.CancelledError:
+            state = StepState.cancelled
+            raise
+        finally:
+            self._current = outer
+            seconds = before.seconds + (self._clock() - started).total_seconds()
+            now = self._find(name) or before
+            self._put(dataclasses.replace(now, state=state, seconds=round(seconds, 3)))
+
+    def note(self, detail: str) -> None:
+        """Say in words what the current step is doing."""
+        if step := self._find(self._current):
+            self._put(dataclasses.replace(step, detail=detail), durable=False)
+
+    def progress(self, done_bytes: int, total_bytes: int | None) -> None:
+        """Say how far the current step is; it never goes backwards."""
+        if step := self._find(self._current):
+            done = max(done_bytes, step.done_bytes or 0)
+            self._put(
+                dataclasses.replace(step, done_bytes=done, total_bytes=total_bytes), durable=False
+            )
+
+    def update(self, *, durable: bool = True, **changes: object) -> None:
+        """Change the job's record."""
+        self._job = dataclasses.replace(self._job, **changes)  # type: ignore[arg-type] # by name
+        self._keep(self._job, durable)
+
+    def _find(self, name: str) -> Step | None:
+        return next((step for step in self._job.steps if step.name == name), None)
+
+    def _put(self, step: Step, *, durable: bool = True) -> None:
+        if self._find(step.name):
+            steps = tuple(step if old.name == step.name else old for old in self._job.steps)
+        else:
+            steps = (*self._job.steps, step)
+        self.update(durable=durable, steps=steps)

@@ -1,0 +1,350 @@
+"""Runs jobs: at most so many at a time, again after a crash, and back to nothing on failure.
+
+A run that fails or is cancelled is undone before the job ends. Undoing is tried until it works:
+while Incus is away the job stays in its "roll back" step, so that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from tinyagentos import log
+from tinyagentos.jobs.context import Clock, JobContext
+from tinyagentos.model.errors import Cancelled, Conflict, TaosError
+from tinyagentos.model.job import Job, JobState, Problem, StepState, move
+from tinyagentos.store.jobs import JobTable
+
+_log = logging.getLogger(__name__)
+ROLL_BACK = "roll back"
+
+Work = Callable[[JobContext], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def _nothing(_: JobContext) -> None:
+    """Undo of a job that leaves nothing behind when it stops half-way."""
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """One kind of job.
+
+    run does the work and may be run again from the top after a crash; undo removes what run may
+    have made. steps: every step name the kind can have. at_once: how many run at the same time.
+    max_attempts: how often a crash of the server may start it again.
+    """
+
+    name: str
+    run: Work
+    undo: Work = _nothing
+    steps: tuple[str, ...] = ()
+    at_once: int = 4
+    max_attempts: int = 10
+
+
+class Runner:
+    """The jobs of this server: accepts, runs, cancels, retries and shows them."""
+
+    def __init__(
+        self,
+        table: JobTable,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        explain: Callable[[BaseException], Problem],
+        is_transient: Callable[[BaseException], bool] = lambda _: False,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """explain words an unexpected exception; is_transient: it may pass if tried again soon."""
+        self._table = table
+        self._clock = clock
+        self._new_id = new_id
+        self._explain = explain
+        self._is_transient = is_transient
+        self._sleep = sleep
+        self._kinds: dict[str, JobKind] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._live: dict[str, Job] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._stopping = False
+
+    def register(self, kind: JobKind) -> None:
+        """Make a kind of job known. All kinds are registered before start()."""
+        self._kinds[kind.name] = kind
+        self._places[kind.name] = asyncio.Semaphore(kind.at_once)
+
+    @property
+    def kinds(self) -> Mapping[str, JobKind]:
+        """The registered kinds by name."""
+        return self._kinds
+
+    def start(self) -> None:
+        """Take up every job that an earlier server left unfinished. Waits for nothing."""
+        for job in self._table.list_active():
+            if job.state is JobState.running:
+                job = move(job, JobState.interrupted)
+            if job.state is JobState.interrupted:
+                job = move(job, JobState.queued)
+            self._begin(job)
+
+    async def stop(self) -> None:
+        """Stop running jobs where they are; the next start() takes them up again."""
+        self._stopping = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def submit(
+        self, kind: str, subject: str, params: Mapping[str, str], *, idempotency_key: str = ""
+    ) -> Job:
+        """Accept a job; it is on disk when this returns.
+
+        The same idempotency key gives the job made before. Raises Conflict when another job is at
+        work on the subject.
+        """
+        job = Job(
+            id=self._new_id(),
+            kind=self._kinds[kind].name,
+            subject=subject,
+            created_at=self._clock(),
+            params=dict(params),
+            idempotency_key=idempotency_key,
+        )
+        kept = self._table.add(job)
+        if kept is job:
+            self._begin(job)
+        return self.get_job(kept.id)
+
+    def list_jobs(self) -> tuple[Job, ...]:
+        """The newest jobs, newest first."""
+        return tuple(self._now(self._live.get(job.id, job)) for job in self._table.list_newest())
+
+    def get_job(self, job_id: str) -> Job:
+        """The job as it is now; NotFound when there is none."""
+        return self._now(self._live.get(job_id) or self._table.get(job_id))
+
+    def find_active(self, subject: str) -> Job | None:
+        """The job at work on the subject now, if any."""
+        for job in self._live.values():
+            if job.subject == subject and job.is_active:
+                return self._now(job)
+        return None
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Ask the job to stop and undo what it did; Conflict when it has ended."""
+        job = self.get_job(job_id)
+        if not job.is_active:
+            raise Conflict(
+                f"The job has ended: it {job.state}.", hint="There is nothing to cancel."
+            )
+        self._keep(replace(job, cancel_requested=True), durable=True)
+        self._tasks[job_id].cancel()
+        return self.get_job(job_id)
+
+    def retry_job(self, job_id: str) -> Job:
+        """A new job that does the same; Conflict when the old one is still at work."""
+        job = self.get_job(job_id)
+        if job.is_active:
+            raise Conflict("The job is still at work.", hint="Cancel it first, or watch it.")
+        if job.state is JobState.succeeded:
+            raise Conflict("The job succeeded.", hint="There is nothing to do again.")
+        return self.submit(job.kind, job.subject, job.params)
+
+    async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
+        """The job now, then after each change, ending with its final state."""
+        changed = asyncio.Event()
+        self._watchers.setdefault(job_id, set()).add(changed)
+        try:
+            while True:
+                changed.clear()
+                job = self.get_job(job_id)
+                yield job
+                if not job.is_active:
+                    return
+                await changed.wait()
+        finally:
+            self._watchers[job_id].discard(changed)
+
+    async def wait_job(self, job_id: str) -> Job:
+        """The job when it has ended."""
+        async for job in self.watch_job(job_id):
+            last = job
+        return last
+
+    def _begin(self, job: Job) -> None:
+        self._keep(job, durable=True)
+        self._tasks[job.id] = asyncio.create_task(self._run(job.id), name=f"job {job.id}")
+
+    async def _run(self, job_id: str) -> None:
+        log.job_id.set(job_id)
+        job = self._live[job_id]
+        kind = self._kinds[job.kind]
+        try:
+            try:
+                async with self._places[kind.name]:
+                    await self._carry_out(kind, job_id)
+            except asyncio.CancelledError:
+                job = self._live[job_id]
+                if self._stopping or not job.cancel_requested:
+                    self._interrupt(job_id)
+                    raise
+                # Cancelled before its turn: nothing was made unless an earlier attempt did.
+                await self._finish(kind, job_id, JobState.cancelled)
+        finally:
+            self._tasks.pop(job_id, None)
+            if not self._live[job_id].is_active:
+                del self._live[job_id]
+                self._table.prune()
+
+    async def _carry_out(self, kind: JobKind, job_id: str) -> None:
+        """Run the job to one of its final states."""
+        job = self._live[job_id]
+        job = replace(
+            move(job, JobState.running),
+            attempt=job.attempt + 1,
+            started_at=job.started_at or self._clock(),
+        )
+        self._keep(job, durable=True)
+        if job.cancel_requested:
+            await self._finish(kind, job_id, JobState.cancelled)
+        elif job.error:
+            await self._finish(kind, job_id, JobState.failed)
+        elif job.attempt > kind.max_attempts:
+            self._fail(
+                job_id,
+                Problem(
+                    "internal",
+                    f"The server ended {job.attempt - 1} times while this job ran.",
+                    "Look at the server's log, then retry the job.",
+                ),
+            )
+            await self._finish(kind, job_id, JobState.failed)
+        else:
+            await self._try(kind, job_id)
+
+    async def _try(self, kind: JobKind, job_id: str) -> None:
+        context = self._context(job_id)
+        try:
+            await self._with_patience(kind.run, context)
+        except asyncio.CancelledError:
+            if self._stopping or not self._live[job_id].cancel_requested:
+                raise
+            await self._finish(kind, job_id, JobState.cancelled)
+        except Cancelled:
+            await self._finish(kind, job_id, JobState.cancelled)
+        except Exception as error:
+            if not isinstance(error, TaosError):
+                _log.exception("job failed unexpectedly")
+            self._fail(job_id, self._explain(error))
+            await self._finish(kind, job_id, JobState.failed)
+        else:
+            self._end(job_id, JobState.succeeded)
+
+    async def _with_patience(self, work: Work, context: JobContext) -> None:
+        """Do the work, again from the top when what stopped it may pass by itself."""
+        for wait in (1.0, 2.0, 4.0, 8.0, 16.0):
+            try:
+                return await work(context)
+            except Exception as error:
+                if not self._is_transient(error):
+                    raise
+                _log.warning("trying again", extra={"seconds": wait, "after": repr(error)})
+            await self._sleep(wait)
+        return await work(context)
+
+    async def _finish(self, kind: JobKind, job_id: str, state: JobState) -> None:
+        """Undo the run, however long that takes, then give the job its final state."""
+        task = asyncio.current_task()
+        while task and task.cancelling():
+            task.uncancel()
+        job = self._live[job_id]
+        if job.state is JobState.queued and job.attempt == 0:
+            self._end(job_id, JobState.cancelled)
+            return
+        if job.state is JobState.queued:
+            self._keep(move(job, JobState.running), durable=True)
+        await self._undo(kind, self._context(job_id))
+        self._end(job_id, state)
+
+    async def _undo(self, kind: JobKind, context: JobContext) -> None:
+        if kind.undo is _nothing:
+            return
+        with context.step(ROLL_BACK):
+            wait = 1.0
+            while True:
+                undoing = asyncio.ensure_future(kind.undo(context))
+                try:
+                    await self._insist(undoing)
+                    return
+                except Exception as error:
+                    _log.warning("roll back failed", extra={"error": repr(error)})
+                    context.note(f"{self._explain(error).message} Trying again in {wait:.0f} s.")
+                await self._sleep(wait)
+                wait = min(wait * 2, 60.0)
+
+    async def _insist(self, undoing: asyncio.Future[None]) -> None:
+        """Wait for the undo to end; a second cancel does not stop it, the server's stop does."""
+        while True:
+            try:
+                return await asyncio.shield(undoing)
+            except asyncio.CancelledError:
+                if self._stopping or undoing.cancelled():
+                    undoing.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Exception):
+                        await undoing
+                    raise
+                task = asyncio.current_task()
+                if task:
+                    task.uncancel()
+
+    def _context(self, job_id: str) -> JobContext:
+        return JobContext(self._live[job_id], self._clock, self._keep_steps)
+
+    def _keep_steps(self, job: Job, durable: bool) -> None:
+        # A cancel request may have come since the context took its copy.
+        requested = self._live[job.id].cancel_requested
+        self._keep(replace(job, cancel_requested=requested), durable=durable)
+
+    def _keep(self, job: Job, *, durable: bool) -> None:
+        if durable:
+            self._table.save(job)
+        self._live[job.id] = job
+        for changed in self._watchers.get(job.id, ()):
+            changed.set()
+
+    def _fail(self, job_id: str, problem: Problem) -> None:
+        self._keep(replace(self._live[job_id], error=problem), durable=True)
+
+    def _interrupt(self, job_id: str) -> None:
+        job = self._live[job_id]
+        if job.state is JobState.running:
+            self._keep(move(job, JobState.interrupted), durable=True)
+
+    def _end(self, job_id: str, state: JobState) -> None:
+        job = move(self._live[job_id], state)
+        steps = tuple(step for step in job.steps if step.state is not StepState.pending)
+        self._keep(replace(job, steps=steps, finished_at=self._clock()), durable=True)
+        _log.info("job ended", extra={"kind": job.kind, "subject": job.subject, "state": state})
+
+    def _now(self, job: Job) -> Job:
+        """The job with the seconds of its running steps counted up to now."""
+        if not job.is_active:
+            return job
+        now = self._clock()
+        return replace(
+            job,
+            steps=tuple(
+                replace(
+                    step, seconds=round(step.seconds + (now - step.started_at).total_seconds(), 3)
+                )
+                if step.state is StepState.running and step.started_at
+                else step
+                for step in job.steps
+            ),
+        )

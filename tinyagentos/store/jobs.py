@@ -1,0 +1,103 @@
+"""The table of jobs: one row per job, its steps and parameters as JSON in the row."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from tinyagentos.model.errors import Conflict, NotFound
+from tinyagentos.model.job import ACTIVE, Job
+from tinyagentos.store.database import Database
+
+_JOB = TypeAdapter(Job)
+_ACTIVE = ", ".join(f"'{state}'" for state in sorted(ACTIVE))
+KEPT_JOBS = 1000
+
+
+class JobTable:
+    """Jobs on disk. A returned job is a value: change it, then `save` it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, job: Job) -> Job:
+        """Keep a new job.
+
+        Returns the earlier job instead when one has the same idempotency key. Raises Conflict
+        when another job is at work on the same subject.
+        """
+        if job.idempotency_key and (earlier := self._find("idempotency_key", job.idempotency_key)):
+            return earlier
+        try:
+            self._database.execute(
+                "INSERT INTO jobs (id, kind, subject, state, created_at, idempotency_key, body)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                job.id,
+                job.kind,
+                job.subject,
+                job.state,
+                job.created_at.isoformat(),
+                job.idempotency_key,
+                _JOB.dump_json(job).decode(),
+            )
+        except sqlite3.IntegrityError as error:
+            busy = self.find_active(job.subject)
+            if busy is None:
+                raise
+            raise Conflict(
+                f"A {busy.kind} job is at work on {job.subject.replace(':', ' ')} already.",
+                hint=f"Watch it with `taos job watch {busy.id}`, or cancel it first.",
+            ) from error
+        return job
+
+    def save(self, job: Job) -> None:
+        """Keep the job's new value."""
+        self._database.execute(
+            "UPDATE jobs SET state = ?, body = ? WHERE id = ?",
+            job.state,
+            _JOB.dump_json(job).decode(),
+            job.id,
+        )
+
+    def get(self, job_id: str) -> Job:
+        """The job; NotFound when there is none of that id."""
+        if job := self._find("id", job_id):
+            return job
+        raise NotFound(f"There is no job {job_id!r}.", hint="`taos job list` shows the jobs.")
+
+    def find_active(self, subject: str) -> Job | None:
+        """The job at work on the subject, if any."""
+        rows = self._database.execute(
+            f"SELECT body FROM jobs WHERE subject = ? AND state IN ({_ACTIVE})",  # noqa: S608
+            subject,
+        )
+        return _JOB.validate_json(rows[0]["body"]) if rows else None
+
+    def list_active(self) -> tuple[Job, ...]:
+        """Jobs that still have work to do, oldest first."""
+        return self._list(f"WHERE state IN ({_ACTIVE}) ORDER BY created_at, rowid")
+
+    def list_newest(self, limit: int = 200) -> tuple[Job, ...]:
+        """The newest jobs, newest first."""
+        return self._list(f"ORDER BY created_at DESC, rowid DESC LIMIT {int(limit)}")
+
+    def prune(self) -> None:
+        """Forget all but the newest ended jobs."""
+        self._database.execute(
+            f"DELETE FROM jobs WHERE state NOT IN ({_ACTIVE}) AND id NOT IN"  # noqa: S608
+            " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
+            KEPT_JOBS,
+        )
+
+    def _find(self, column: Literal["id", "idempotency_key"], value: str) -> Job | None:
+        rows = self._database.execute(
+            f"SELECT body FROM jobs WHERE {column} = ?",  # noqa: S608
+            value,
+        )
+        return _JOB.validate_json(rows[0]["body"]) if rows else None
+
+    def _list(self, condition: str) -> tuple[Job, ...]:
+        rows = self._database.execute(f"SELECT body FROM jobs {condition}")  # noqa: S608
+        return tuple(_JOB.validate_json(row["body"]) for row in rows)
