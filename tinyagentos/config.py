@@ -78,5 +78,5 @@ class Settings(BaseSettings):
 
     @property
     def agent_sockets(self) -> Path:
-        """Folder with one socket per agent, leading to its port inside the instance."""
-        return self.run_dir / "agents"
+        """Folder with one socket per agent. Not below /run: Incus needs it before we start."""
+        return self.data_dir / "agents"

@@ -129,12 +129,18 @@ class Runner:
         """The job as it is now; NotFound when there is none."""
         return self._now(self._live.get(job_id) or self._table.get(job_id))
 
+    def list_active(self) -> tuple[Job, ...]:
+        """Jobs that still have work to do, oldest first."""
+        return tuple(self._now(job) for job in self._live.values() if job.is_active)
+
     def find_active(self, subject: str) -> Job | None:
         """The job at work on the subject now, if any."""
-        for job in self._live.values():
-            if job.subject == subject and job.is_active:
-                return self._now(job)
-        return None
+        return next((job for job in self.list_active() if job.subject == subject), None)
+
+    def find_by_key(self, idempotency_key: str) -> Job | None:
+        """The job that was accepted with this idempotency key, if any."""
+        found = self._table.find_by_key(idempotency_key)
+        return self.get_job(found.id) if found else None
 
     def cancel_job(self, job_id: str) -> Job:
         """Ask the job to stop and undo what it did; Conflict when it has ended."""

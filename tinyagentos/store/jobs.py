@@ -28,7 +28,7 @@ class JobTable:
         Returns the earlier job instead when one has the same idempotency key. Raises Conflict
         when another job is at work on the same subject.
         """
-        if job.idempotency_key and (earlier := self._find("idempotency_key", job.idempotency_key)):
+        if job.idempotency_key and (earlier := self.find_by_key(job.idempotency_key)):
             return earlier
         try:
             self._database.execute(
@@ -66,6 +66,10 @@ class JobTable:
         if job := self._find("id", job_id):
             return job
         raise NotFound(f"There is no job {job_id!r}.", hint="`taos job list` shows the jobs.")
+
+    def find_by_key(self, idempotency_key: str) -> Job | None:
+        """The job made with the idempotency key, if any."""
+        return self._find("idempotency_key", idempotency_key)
 
     def find_active(self, subject: str) -> Job | None:
         """The job at work on the subject, if any."""

@@ -1,0 +1,36 @@
+"""What the agents' side works with: the real objects, chosen by app.py and by tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tinyagentos.agents.build import Builder
+from tinyagentos.config import Settings
+from tinyagentos.incus import Incus
+from tinyagentos.jobs.runner import Runner
+from tinyagentos.model.recipe import Recipe
+from tinyagentos.store.timings import TimingTable
+
+
+@dataclass(frozen=True)
+class Host:
+    """The host as the agents' side sees it. memory_available: bytes the host could give now."""
+
+    settings: Settings
+    incus: Incus
+    runner: Runner
+    timings: TimingTable
+    recipes: Mapping[str, Recipe]
+    builder: Builder
+    arch: str
+    key: bytes
+    new_suffix: Callable[[], str]
+    memory_available: Callable[[], int]
+    now: Callable[[], datetime]
+
+    def socket(self, instance: str) -> Path:
+        """Where the host reaches the agent's port."""
+        return self.settings.agent_sockets / f"{instance}.sock"

@@ -1,0 +1,119 @@
+"""The Incus objects of an agent: its instance, its state volume, and how they are removed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import AGENT_KEY, UNIT, DeployOrder
+from tinyagentos.incus import Instance, IncusError, NotFound, StoragePool
+from tinyagentos.model.errors import HostNotReady
+
+COW_DRIVERS = frozenset({"btrfs", "zfs"})
+MAX_RESTARTS = 3
+FOLLOW_WITHIN = 24 * 3600.0
+
+
+async def find_agent_instance(agent: str, host: Host) -> Instance | None:
+    """The instance of the agent, found by our key and never by parsing names."""
+    for instance in await host.incus.instances.list():
+        if instance.config.get(AGENT_KEY) == agent:
+            return instance
+    return None
+
+
+async def pick_pool(host: Host) -> StoragePool:
+    """The pool agents live on: the setting, else the one of the project's default profile."""
+    profile = await host.incus.profiles.get("default")
+    name = host.settings.pool or profile.devices.get("root", {}).get("pool", "")
+    if not name:
+        raise HostNotReady("No storage pool is set up.", hint="Run `taos setup`.")
+    return await host.incus.storage.get_pool(name)
+
+
+async def ensure_volume(order: DeployOrder, pool: str, host: Host) -> None:
+    """The agent's state volume, made if it is not there."""
+    if await host.incus.storage.find_volume(pool, order.volume):
+        return
+    await host.incus.storage.create_volume(
+        pool,
+        order.volume,
+        config={AGENT_KEY: order.agent},
+        description=f"State of taOS agent {order.agent}",
+    )
+
+
+async def set_config(instance: str, config: Mapping[str, str], host: Host) -> None:
+    """Change config keys of the instance; the others stay."""
+    await host.incus.instances.update(instance, config=config)
+
+
+async def remove(name: str, host: Host) -> None:
+    """Remove the instance, its state volume and its socket; what is gone already is no error."""
+    with contextlib.suppress(NotFound):
+        instance = await host.incus.instances.get(name)
+        if instance.status != "Stopped":
+            await host.incus.instances.stop(name, force=True)
+        await host.incus.instances.delete(name)
+    pool = await pick_pool(host)
+    with contextlib.suppress(NotFound):
+        await host.incus.storage.delete_volume(pool.name, f"{name}-state")
+    host.socket(name).unlink(missing_ok=True)
+
+
+async def stop(name: str, host: Host, *, within: int) -> None:
+    """Stop the instance; by force when it does not end by itself within that many seconds."""
+    instance = await host.incus.instances.get(name)
+    if instance.status == "Stopped":
+        return
+    try:
+        await host.incus.instances.stop(name, timeout=within)
+    except IncusError:
+        await host.incus.instances.stop(name, force=True)
+
+
+async def why_failing(name: str, host: Host) -> str:
+    """Why the agent's unit cannot become ready, or nothing while it may still."""
+    shown = await _show_unit(name, host)
+    state, restarts = shown.get("ActiveState", ""), int(shown.get("NRestarts", "0") or 0)
+    if state == "failed" or restarts >= MAX_RESTARTS:
+        times = f" after {restarts} restarts" if restarts else ""
+        return f"The agent's service ends right after its start{times}."
+    return ""
+
+
+async def _show_unit(name: str, host: Host) -> dict[str, str]:
+    argv = ("systemctl", "show", "--property=ActiveState,NRestarts", UNIT)
+    try:
+        result = await host.incus.instances.exec(name, argv, within=5)
+    except IncusError:
+        return {}
+    lines = result.stdout.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+async def log_tail(name: str, host: Host, lines: int = 20) -> str:
+    """The last lines of the agent's log, or nothing when it cannot be read."""
+    argv = ("journalctl", f"--unit={UNIT}", f"--lines={lines}", "--no-pager", "--output=cat")
+    try:
+        result = await host.incus.instances.exec(name, argv, within=10)
+    except IncusError:
+        return ""
+    return result.stdout.decode(errors="replace").strip()
+
+
+async def read_log(
+    name: str, unit: str, host: Host, *, follow: bool, lines: int
+) -> AsyncIterator[str]:
+    """The unit's log, line by line."""
+    argv = ["journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=short-iso"]
+    rest = b""
+    within = FOLLOW_WITHIN if follow else 30.0
+    argv += ["--follow"] if follow else []
+    async for _, chunk in host.incus.instances.exec_stream(name, argv, within=within):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

@@ -1,0 +1,72 @@
+"""Keeping what a build path made: the snapshot of the fresh installation becomes a local image.
+
+It runs as a job of its own after the agent answers, so that no user waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from tinyagentos.agents.host import Host
+from tinyagentos.images.supply import find_image, warm_image
+from tinyagentos.incus import NotFound
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.model.errors import Conflict
+from tinyagentos.model.image import INCUS_ARCH, image_alias
+
+_log = logging.getLogger(__name__)
+KEEP = "keep image"
+SNAPSHOT = "built"
+PACK, WARM, TIDY = "make image of the snapshot", "unpack image", "remove snapshot"
+STEPS = (PACK, WARM, TIDY)
+
+
+def image_subject(framework: str, arch: str) -> str:
+    """What a job on a framework's image holds: one at a time."""
+    return f"image:{framework}/{arch}"
+
+
+def submit_keep(framework: str, instance: str, host: Host) -> None:
+    """Have the instance's snapshot kept as the framework's image, unless that is under way."""
+    with contextlib.suppress(Conflict):
+        host.runner.submit(
+            KEEP,
+            image_subject(framework, host.arch),
+            {"framework": framework, "instance": instance},
+        )
+
+
+async def keep_image(job: JobContext, host: Host) -> None:
+    """Make the local image, have its volume unpacked, remove the snapshot."""
+    framework, instance = job.params["framework"], job.params["instance"]
+    alias = image_alias(framework, host.arch)
+    job.plan_steps(*STEPS)
+    with job.step(PACK):
+        image = await find_image(host.incus, alias, host.arch)
+        if image is None:
+            recipe = host.recipes[framework]
+            fingerprint = await host.incus.images.from_instance(
+                f"{instance}/{SNAPSHOT}",
+                compression="zstd",
+                properties={
+                    "os": "Debian",
+                    "description": f"{recipe.title} {recipe.version} (built on this host)",
+                    "architecture": INCUS_ARCH[host.arch],
+                    "taos.framework": framework,
+                    "taos.version": recipe.version,
+                    "taos.origin": "built here",
+                },
+            )
+            await host.incus.images.set_alias(alias, fingerprint)
+        else:
+            fingerprint = image.fingerprint
+    with job.step(WARM):
+        await warm_image(host.incus, fingerprint)
+    await undo_keep(job, host)
+
+
+async def undo_keep(job: JobContext, host: Host) -> None:
+    """Remove the snapshot; an agent that was deleted meanwhile took it along."""
+    with job.step(TIDY), contextlib.suppress(NotFound):
+        await host.incus.instances.delete_snapshot(job.params["instance"], SNAPSHOT)

@@ -1,0 +1,60 @@
+"""An agent's life after its deploy: start, stop, restart, delete; each a job that may run twice."""
+
+from __future__ import annotations
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.deploy import READY, ensure_answering
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import FRAMEWORK_KEY
+from tinyagentos.incus import Instance
+from tinyagentos.jobs.context import JobContext
+
+STOP, START, REMOVE = "stop instance", "start instance", "remove instance and state"
+# What systemd gives a unit to stop is 90 s; Incus's stop waits for the whole instance.
+STOP_WITHIN = 30
+
+
+async def start_agent(job: JobContext, host: Host) -> None:
+    """Start the instance and wait until the agent answers."""
+    job.plan_steps(START, READY)
+    instance = await _instance(job, host)
+    with job.step(START):
+        if instance.status != "Running":
+            await host.incus.instances.start(instance.name)
+    await _ensure_ready(instance, job, host)
+
+
+async def stop_agent(job: JobContext, host: Host) -> None:
+    """Stop the instance, by force when the agent does not go by itself."""
+    job.plan_steps(STOP)
+    instance = await _instance(job, host)
+    with job.step(STOP):
+        await instances.stop(instance.name, host, within=STOP_WITHIN)
+
+
+async def restart_agent(job: JobContext, host: Host) -> None:
+    """Stop, start, wait until the agent answers."""
+    job.plan_steps(STOP, START, READY)
+    instance = await _instance(job, host)
+    with job.step(STOP):
+        await instances.stop(instance.name, host, within=STOP_WITHIN)
+    with job.step(START):
+        await host.incus.instances.start(instance.name)
+    await _ensure_ready(instance, job, host)
+
+
+async def delete_agent(job: JobContext, host: Host) -> None:
+    """Remove the agent's instance and state. There is no way back, so nothing is undone."""
+    job.plan_steps(REMOVE)
+    with job.step(REMOVE):
+        await instances.remove(job.params["instance"], host)
+
+
+async def _instance(job: JobContext, host: Host) -> Instance:
+    return await host.incus.instances.get(job.params["instance"])
+
+
+async def _ensure_ready(instance: Instance, job: JobContext, host: Host) -> None:
+    recipe = host.recipes[instance.config[FRAMEWORK_KEY]]
+    await ensure_answering(instance.name, recipe, job, host)
+

@@ -1,0 +1,150 @@
+"""A deploy order: the checked request, as it is kept with the job and turned into Incus's words."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyagentos.agents.plan import LaunchPlan
+from tinyagentos.incus import InstanceRequest
+from tinyagentos.model.agent import AgentSpec, Source
+from tinyagentos.model.recipe import Recipe
+
+AGENT_KEY = "user.taos.agent"
+FRAMEWORK_KEY = "user.taos.framework"
+VERSION_KEY = "user.taos.version"
+SOURCE_KEY = "user.taos.source"
+JOB_KEY = "user.taos.job"
+STAGE_KEY = "user.taos.stage"
+MODEL_KEY = "user.taos.model"
+
+HOME = "/home/agent"
+ENV_FILE = "/etc/taos/agent.env"
+UNIT = "agent.service"
+MODEL_PORT = 4000
+
+
+@dataclass(frozen=True)
+class DeployOrder:
+    """Everything a deploy needs to know; a job started again after a crash reads the same."""
+
+    agent: str
+    framework: str
+    instance: str
+    source: Source
+    model: str
+    memory_bytes: int
+    cpus: int
+    disk_bytes: int
+
+    @property
+    def volume(self) -> str:
+        """The custom volume that holds the agent's state."""
+        return f"{self.instance}-state"
+
+    def to_params(self) -> dict[str, str]:
+        """As a job keeps it."""
+        return {name: str(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, str]) -> DeployOrder:
+        """Read back what to_params() wrote."""
+        return cls(
+            agent=params["agent"],
+            framework=params["framework"],
+            instance=params["instance"],
+            source=Source(params["source"]),
+            model=params["model"],
+            memory_bytes=int(params["memory_bytes"]),
+            cpus=int(params["cpus"]),
+            disk_bytes=int(params["disk_bytes"]),
+        )
+
+
+def make_order(spec: AgentSpec, recipe: Recipe, suffix: str) -> DeployOrder:
+    """The order for a checked spec; what the spec leaves open is the recipe's default."""
+    agent = recipe.agent
+    return DeployOrder(
+        agent=spec.name,
+        framework=spec.framework,
+        instance=f"{spec.name}-{suffix}",
+        source=spec.source,
+        model=spec.model,
+        memory_bytes=spec.memory_bytes or agent.memory_limit_bytes,
+        cpus=spec.cpus or agent.cpus,
+        disk_bytes=spec.disk_bytes or agent.disk_bytes,
+    )
+
+
+def instance_request(
+    order: DeployOrder,
+    recipe: Recipe,
+    plan: LaunchPlan,
+    *,
+    fingerprint: str,
+    job_id: str,
+    pool: str,
+    has_quota: bool,
+    socket: Path,
+) -> InstanceRequest:
+    """What Incus is asked to create: one request with limits, devices and our keys.
+
+    has_quota: whether the pool's driver can limit the size of the root. socket: where the host
+    reaches the agent's port.
+    """
+    root = {"type": "disk", "path": "/", "pool": pool}
+    if has_quota:
+        root["size"] = str(order.disk_bytes)
+    config = {
+        AGENT_KEY: order.agent,
+        FRAMEWORK_KEY: order.framework,
+        VERSION_KEY: recipe.version,
+        SOURCE_KEY: plan.source,
+        JOB_KEY: job_id,
+        MODEL_KEY: order.model,
+        "limits.memory": str(order.memory_bytes),
+        "limits.processes": str(recipe.agent.processes),
+        "security.idmap.isolated": "true",
+    }
+    if order.cpus:
+        config["limits.cpu"] = str(order.cpus)
+    return InstanceRequest(
+        name=order.instance,
+        image=fingerprint,
+        description=f"taOS agent {order.agent} ({order.framework} {recipe.version})",
+        config=config,
+        devices={
+            "root": root,
+            "state": {"type": "disk", "pool": pool, "source": order.volume, "path": HOME},
+            "agent": {
+                "type": "proxy",
+                "bind": "host",
+                "listen": f"unix:{socket}",
+                "connect": f"tcp:127.0.0.1:{recipe.agent.port}",
+                "mode": "0600",
+            },
+        },
+    )
+
+
+def agent_token(key: bytes, instance: str, purpose: str) -> str:
+    """A secret of one instance, made from the host's key: nothing to store, nothing to lose."""
+    return hmac.new(key, f"{purpose}:{instance}".encode(), hashlib.sha256).hexdigest()
+
+
+def render_env(order: DeployOrder, key: bytes) -> bytes:
+    """The environment file of the agent's unit: its name, its tokens, where its model is.
+
+    Every value is a name or hexadecimal, so systemd's quoting rules do not matter.
+    """
+    lines = {
+        "TAOS_AGENT_NAME": order.agent,
+        "TAOS_AGENT_TOKEN": agent_token(key, order.instance, "agent"),
+        "TAOS_MODEL_URL": f"http://127.0.0.1:{MODEL_PORT}/v1",
+        "TAOS_MODEL_TOKEN": agent_token(key, order.instance, "model"),
+        "TAOS_MODEL": "default",
+    }
+    return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()

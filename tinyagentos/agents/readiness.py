@@ -1,0 +1,81 @@
+"""Whether an agent answers: asked through its socket on the host, at its own readiness path."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tinyagentos.model.errors import NotReady
+
+ASK_EVERY = 0.1
+ASK_WITHIN = 2.0
+LOOK_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the agent said when asked; status 0 when it did not answer."""
+
+    status: int
+    said: str
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the agent called itself ready."""
+        return self.status == 200
+
+
+Ask = Callable[[], Awaitable[Answer]]
+Look = Callable[[], Awaitable[str]]
+
+
+def open_agent(socket: Path) -> aiohttp.ClientSession:
+    """A session of HTTP to the agent behind the socket; the caller closes it."""
+    return aiohttp.ClientSession("http://agent", connector=aiohttp.UnixConnector(str(socket)))
+
+
+async def ask(agent: aiohttp.ClientSession, path: str, *, within: float = ASK_WITHIN) -> Answer:
+    """Ask the agent once; no answer is an Answer too."""
+    try:
+        async with agent.get(path, timeout=aiohttp.ClientTimeout(total=within)) as response:
+            said = (await response.content.read(300)).decode(errors="replace")
+            return Answer(response.status, f"{response.status} {said}".strip())
+    except TimeoutError:
+        return Answer(0, f"no answer within {within:.0f} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return Answer(0, f"no answer ({type(error).__name__})")
+
+
+async def wait_ready(
+    ask_agent: Ask, look_for_failure: Look, *, within: float, report: Callable[[str], None]
+) -> None:
+    """Return as soon as the agent calls itself ready.
+
+    look_for_failure is called every two seconds and returns why the agent cannot become ready, or
+    nothing. within: seconds. Raises NotReady with the last answer.
+    """
+    deadline = time.monotonic() + within
+    next_look = time.monotonic() + LOOK_EVERY
+    while True:
+        answer = await ask_agent()
+        if answer.is_ready:
+            return
+        report(answer.said)
+        now = time.monotonic()
+        if now >= deadline:
+            raise NotReady(
+                f"The agent did not become ready within {within:.0f} s; "
+                f"its last answer: {answer.said}.",
+                hint="A slow machine may need longer: set `ready_within`. The job has the log.",
+            )
+        if now >= next_look:
+            if why := await look_for_failure():
+                raise NotReady(why, hint="The job has the end of the agent's log.")
+            next_look = time.monotonic() + LOOK_EVERY
+        # The agent has no way to call us; a refused connection costs it nothing.
+        await asyncio.sleep(ASK_EVERY)
