@@ -1,0 +1,270 @@
+"""Jobs: run, fail, cancel, survive the death of the server, and are undone completely."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.jobs.runner import JobKind, Runner
+from tinyagentos.model.errors import Conflict, NotFound, NotReady
+from tinyagentos.model.job import JobState, Problem, StepState
+from tinyagentos.store.database import Database
+from tinyagentos.store.jobs import JobTable
+
+
+class World:
+    """What jobs of these tests change, and a clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.made: set[str] = set()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.entered = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.fail_with: Exception | None = None
+        self.undo_failures = 0
+        self.runs = 0
+
+    async def work(self, job: JobContext) -> None:
+        self.runs += 1
+        job.plan_steps("one", "two")
+        with job.step("one"):
+            self.made.add("one")
+            self.now += timedelta(seconds=3)
+        with job.step("two"):
+            self.entered.set()
+            await self.go_on.wait()
+            if self.fail_with:
+                raise self.fail_with
+            self.made.add("two")
+
+    async def undo(self, job: JobContext) -> None:
+        if self.undo_failures:
+            self.undo_failures -= 1
+            raise ConnectionError("Incus is away")
+        self.made.clear()
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    opened = Database(":memory:")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def make_runner(database: Database, world: World) -> Runner:
+    ids = count(len(JobTable(database).list_newest()) + 1)
+
+    async def no_sleep(_: float) -> None:
+        await asyncio.sleep(0)
+
+    runner = Runner(
+        JobTable(database),
+        clock=lambda: world.now,
+        new_id=lambda: f"job{next(ids)}",
+        explain=lambda error: Problem(getattr(error, "code", "internal"), str(error)),
+        is_transient=lambda error: isinstance(error, ConnectionError),
+        sleep=no_sleep,
+    )
+    runner.register(JobKind("work", world.work, world.undo, ("one", "two")))
+    return runner
+
+
+async def die(runner: Runner) -> None:
+    """End the runner as a killed server would: nothing more reaches the disk."""
+    runner._keep = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    await runner.stop()
+
+
+async def test_a_job_succeeds_with_its_steps_timed(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.go_on.set()
+    job = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert job.state is JobState.succeeded
+    assert [(s.name, s.state, s.seconds) for s in job.steps] == [
+        ("one", StepState.succeeded, 3.0),
+        ("two", StepState.succeeded, 0.0),
+    ]
+    assert world.made == {"one", "two"}
+
+
+async def test_a_failed_job_is_undone_and_keeps_its_reason(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    world.fail_with = NotReady("no answer")
+    world.go_on.set()
+    job = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert job.state is JobState.failed
+    assert job.error == Problem("not_ready", "no answer")
+    assert world.made == set()
+
+
+async def test_undoing_is_tried_until_it_works(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.fail_with, world.undo_failures = NotReady("no answer"), 4
+    world.go_on.set()
+    job = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert (job.state, world.made, world.undo_failures) == (JobState.failed, set(), 0)
+
+
+async def test_cancelling_a_running_job_undoes_it(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    assert world.made == {"one"}
+    runner.cancel_job(job.id)
+    ended = await runner.wait_job(job.id)
+    assert ended.state is JobState.cancelled
+    assert world.made == set()
+    with pytest.raises(Conflict):
+        runner.cancel_job(job.id)
+
+
+async def test_what_passes_by_itself_is_tried_again(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.fail_with = ConnectionError("Incus restarts")
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    world.go_on.set()
+    while world.runs < 3:
+        await asyncio.sleep(0)
+    world.fail_with = None
+    assert (await runner.wait_job(job.id)).state is JobState.succeeded
+
+
+async def test_one_job_at_a_time_works_on_a_subject(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    first = runner.submit("work", "agent:a", {})
+    with pytest.raises(Conflict, match="agent a"):
+        runner.submit("work", "agent:a", {})
+    world.go_on.set()
+    await runner.wait_job(first.id)
+    assert (await runner.wait_job(runner.submit("work", "agent:a", {}).id)).state == "succeeded"
+
+
+async def test_the_same_idempotency_key_gives_the_same_job(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    first = runner.submit("work", "agent:a", {}, idempotency_key="k")
+    assert runner.submit("work", "agent:a", {}, idempotency_key="k").id == first.id
+    world.go_on.set()
+    await runner.wait_job(first.id)
+    assert runner.submit("work", "agent:a", {}, idempotency_key="k").id == first.id
+    assert world.runs == 1
+
+
+async def test_a_killed_server_takes_its_jobs_up_again(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {"x": "1"})
+    await world.entered.wait()
+    await die(runner)
+    again = make_runner(database, world)
+    world.go_on.set()
+    again.start()
+    ended = await again.wait_job(job.id)
+    assert (ended.state, ended.attempt, world.runs) == (JobState.succeeded, 2, 2)
+    assert ended.steps[0].seconds == 6.0
+
+
+async def test_a_cancel_survives_the_death_of_the_server(
+    database: Database, world: World
+) -> None:
+    world.undo_failures = 10**6
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    runner.cancel_job(job.id)
+    await asyncio.sleep(0)
+    await die(runner)
+    assert world.made == {"one"}
+    world.undo_failures = 0
+    again = make_runner(database, world)
+    again.start()
+    assert (await again.wait_job(job.id)).state is JobState.cancelled
+    assert (world.made, world.runs) == (set(), 1)
+
+
+async def test_a_failure_under_way_is_not_run_again_after_a_death(
+    database: Database, world: World
+) -> None:
+    world.undo_failures, world.fail_with = 10**6, NotReady("no answer")
+    world.go_on.set()
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    while not runner.get_job(job.id).error:
+        await asyncio.sleep(0)
+    await die(runner)
+    world.undo_failures = 0
+    again = make_runner(database, world)
+    again.start()
+    ended = await again.wait_job(job.id)
+    assert (ended.state, ended.error.message if ended.error else "") == ("failed", "no answer")
+    assert (world.made, world.runs) == (set(), 1)
+
+
+async def test_a_stopping_server_leaves_jobs_to_the_next(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    await runner.stop()
+    assert JobTable(database).get(job.id).state is JobState.interrupted
+    assert world.made == {"one"}
+    again = make_runner(database, world)
+    world.go_on.set()
+    again.start()
+    assert (await again.wait_job(job.id)).state is JobState.succeeded
+
+
+async def test_a_job_that_ends_the_server_each_time_is_given_up(
+    database: Database, world: World
+) -> None:
+    job_id = ""
+    for _ in range(10):
+        runner = make_runner(database, world)
+        world.entered.clear()
+        if job_id:
+            runner.start()
+        else:
+            job_id = runner.submit("work", "agent:a", {}).id
+        await world.entered.wait()
+        await die(runner)
+    last = make_runner(database, world)
+    last.start()
+    ended = await last.wait_job(job_id)
+    assert (ended.state, world.made) == (JobState.failed, set())
+
+
+async def test_watching_ends_with_the_final_state(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    world.go_on.set()
+    states = [seen.state async for seen in runner.watch_job(job.id)]
+    assert states[-1] is JobState.succeeded
+
+
+def test_an_unknown_job_is_not_found(database: Database, world: World) -> None:
+    with pytest.raises(NotFound):
+        make_runner(database, world).get_job("nothing")
+
+
+async def test_a_failed_job_can_be_retried(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.fail_with = NotReady("no answer")
+    world.go_on.set()
+    failed = await runner.wait_job(runner.submit("work", "agent:a", {"x": "1"}).id)
+    world.fail_with = None
+    again = await runner.wait_job(runner.retry_job(failed.id).id)
+    assert (again.state, again.params) == (JobState.succeeded, {"x": "1"})
