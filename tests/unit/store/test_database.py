@@ -1,0 +1,65 @@
+"""The database: its schema, its rules, and what is there after it was closed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tinyagentos.model.errors import Conflict, HostNotReady
+from tinyagentos.model.job import Job, Problem, Step, StepState
+from tinyagentos.store.database import MIGRATIONS, Database
+from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.timings import TimingTable
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+def test_a_job_is_read_back_as_it_was_kept(tmp_path: Path) -> None:
+    job = Job(
+        "1", "deploy", "agent:a", NOW,
+        params={"agent": "a"}, source="build", source_reason="no image",
+        steps=(Step("plan", StepState.running, NOW, 1.5, 3, 9, "x"),),
+        started_at=NOW, error=Problem("not_ready", "no answer", "wait"), attempt=2,
+    )  # fmt: skip
+    first = Database(tmp_path / "db")
+    JobTable(first).add(job)
+    first.close()
+    assert JobTable(Database(tmp_path / "db")).get("1") == job
+
+
+def test_two_active_jobs_on_one_subject_are_a_conflict() -> None:
+    table = JobTable(Database(":memory:"))
+    table.add(Job("1", "deploy", "agent:a", NOW))
+    with pytest.raises(Conflict):
+        table.add(Job("2", "delete", "agent:a", NOW))
+    table.add(Job("3", "deploy", "agent:b", NOW))
+
+
+def test_a_damaged_database_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"this is no database, it is a long sentence" * 100)
+    with pytest.raises(HostNotReady, match="cannot be used"):
+        Database(tmp_path / "db")
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db")
+    database.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    database.close()
+    with pytest.raises(HostNotReady, match="newer taOS"):
+        Database(tmp_path / "db")
+
+
+def test_opening_again_migrates_nothing(tmp_path: Path) -> None:
+    Database(tmp_path / "db").close()
+    Database(tmp_path / "db").close()
+
+
+def test_the_typical_time_is_the_median_of_the_latest() -> None:
+    timings = TimingTable(Database(":memory:"))
+    assert timings.typical_seconds("deploy.build", "openclaw/x64") is None
+    for seconds in (500, 40, 42, 44, 41, 90):
+        timings.add("deploy.build", "openclaw/x64", seconds, NOW)
+    assert timings.typical_seconds("deploy.build", "openclaw/x64") == 42
+    assert timings.typical_seconds("deploy.image", "openclaw/x64") is None
