@@ -111,9 +111,10 @@ async def read_log(
     rest = b""
     within = FOLLOW_WITHIN if follow else 30.0
     argv += ["--follow"] if follow else []
-    async for _, chunk in host.incus.instances.exec_stream(name, argv, within=within):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
+    async with host.incus.instances.exec_stream(name, argv, within=within) as journal:
+        async for _, chunk in journal:
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield line.decode(errors="replace")
     if rest:
         yield rest.decode(errors="replace")

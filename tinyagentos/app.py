@@ -1,0 +1,151 @@
+"""The composition root: builds every real object, starts the server, stops it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tinyagentos import log
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.instances import pick_pool
+from tinyagentos.agents.kinds import agent_kinds
+from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
+from tinyagentos.agents.service import Agents
+from tinyagentos.config import Settings
+from tinyagentos.host.facts import host_arch, memory_available_bytes
+from tinyagentos.host.token import ensure_token
+from tinyagentos.images.service import Images
+from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
+from tinyagentos.jobs.runner import Runner
+from tinyagentos.model.errors import TaosError
+from tinyagentos.model.job import Problem
+from tinyagentos.store.database import Database
+from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.timings import TimingTable
+
+_log = logging.getLogger(__name__)
+MISSING_WITHIN = 2.0
+
+
+class Services:
+    """Everything the faces work with. Building it does no network I/O and asks Incus nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        ensure_folders(settings)
+        self.token = ensure_token(settings.token_file)
+        self.database = Database(settings.database)
+        self.incus = Incus.unix(settings.incus_socket, project=settings.incus_project)
+        self.jobs = Runner(
+            JobTable(self.database),
+            clock=lambda: datetime.now(UTC),
+            new_id=lambda: uuid.uuid4().hex[:12],
+            explain=explain,
+            is_transient=lambda error: isinstance(error, IncusUnreachable | OperationLost),
+        )
+        recipes = agent_recipes()
+        self.host = Host(
+            settings=settings,
+            incus=self.incus,
+            runner=self.jobs,
+            timings=TimingTable(self.database),
+            recipes=recipes,
+            builder=RecipeBuilder(self.incus, settings, host_arch()),
+            arch=host_arch(),
+            key=ensure_key(settings.data_dir / "agents.key"),
+            new_suffix=lambda: secrets.token_hex(3),
+            memory_available=memory_available_bytes,
+            now=lambda: datetime.now(UTC),
+        )
+        self.agents = Agents(self.host)
+        self.images = Images(self.incus, recipes, host_arch(), self.jobs)
+        for kind in agent_kinds(self.host):
+            self.jobs.register(kind)
+
+    async def missing(self) -> tuple[Problem, ...]:
+        """What keeps this server from deploying agents; empty when nothing does."""
+        try:
+            async with asyncio.timeout(MISSING_WITHIN):
+                await pick_pool(self.host)
+        except TimeoutError:
+            return (Problem("host_not_ready", "Incus does not answer.", "Run `taos doctor`."),)
+        except (TaosError, IncusError) as error:
+            return (explain(error),)
+        return ()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Take up unfinished jobs; at the end leave running ones to the next server."""
+        self.jobs.start()
+        try:
+            yield
+        finally:
+            await self.jobs.stop()
+            await self.incus.close()
+            self.database.close()
+
+
+def explain(error: BaseException) -> Problem:
+    """An exception as a code, a sentence and a hint."""
+    match error:
+        case TaosError():
+            return Problem(error.code, error.message, error.hint)
+        case IncusUnreachable():
+            return Problem(
+                "host_not_ready", "Incus cannot be reached.", "Run `taos doctor`, or `taos setup`."
+            )
+        case IncusError():
+            return Problem("incus", f"Incus says: {error}", "`taos doctor` checks the host.")
+        case _:
+            return Problem(
+                "internal", f"Something unexpected happened ({type(error).__name__}).",
+                "The server's log has the details.",
+            )  # fmt: skip
+
+
+def ensure_folders(settings: Settings) -> None:
+    """The folders of the server, readable by nobody else."""
+    for folder in (
+        settings.data_dir, settings.cache_dir, settings.agent_sockets, settings.run_dir
+    ):  # fmt: skip
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def ensure_key(path: Path) -> bytes:
+    """The host's own key, made on first use; mode 0600. Agents' tokens are made from it."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+        file.flush()
+        os.fsync(file.fileno())
+    # link() and not rename(): of two that start at once, both go on with the first one's key.
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(part)
+    part.unlink()
+    return path.read_bytes()
+
+
+async def run_server(settings: Settings) -> None:
+    """Serve until a signal ends it."""
+    from tinyagentos.api.app import create_api
+    from tinyagentos.api.serve import serve
+
+    log.set_up(settings.log_level)
+    services = Services(settings)
+    async with services.running(), contextlib.AsyncExitStack() as stack:
+        from tinyagentos.host.incus_daemon import IncusSupervisor, has_systemd
+
+        if os.geteuid() == 0 and not has_systemd():
+            supervisor = asyncio.create_task(IncusSupervisor(settings).run())
+            stack.callback(supervisor.cancel)
+        await serve(create_api(services), settings)
