@@ -81,6 +81,10 @@ class Services:
             return (explain(error),)
         return ()
 
+    def explain(self, error: BaseException) -> Problem:
+        """An exception as a code, a sentence and a hint."""
+        return explain(error)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Take up unfinished jobs; at the end leave running ones to the next server."""

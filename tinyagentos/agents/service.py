@@ -126,20 +126,18 @@ class Agents:
         """A job that removes the agent and its state."""
         return await self._submit("delete", name)
 
-    async def logs(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]:
-        """The agent's log, line by line; with follow it goes on until the caller leaves."""
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise _no_agent(name)
+    async def open_log(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]:
+        """The agent's log, line by line; with follow it goes on until the caller leaves.
+
+        Raises NotFound, or Conflict when the agent does not run.
+        """
+        instance = await self._find(name)
         if instance.status != "Running":
             raise Conflict(
                 f"Agent {name!r} is not running, so its log cannot be read.",
                 hint=f"Start it with `taos agent start {name}`.",
             )
-        async for line in instances.read_log(
-            instance.name, UNIT, self._host, follow=follow, lines=lines
-        ):
-            yield line
+        return instances.read_log(instance.name, UNIT, self._host, follow=follow, lines=lines)
 
     def list_frameworks(self) -> tuple[Framework, ...]:
         """What can be deployed, and how long it takes here by source."""
@@ -161,10 +159,14 @@ class Agents:
         )
 
     async def _submit(self, kind: str, name: str) -> Job:
+        instance = await self._find(name)
+        return self._host.runner.submit(kind, agent_subject(name), {"instance": instance.name})
+
+    async def _find(self, name: str) -> Instance:
         instance = await instances.find_agent_instance(name, self._host)
         if instance is None:
             raise _no_agent(name)
-        return self._host.runner.submit(kind, agent_subject(name), {"instance": instance.name})
+        return instance
 
     def _coming(self) -> list[Agent]:
         """Agents whose deploy has not made an instance yet."""

@@ -1,0 +1,37 @@
+"""The API as one FastAPI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from tinyagentos import __version__, wire
+from tinyagentos.api import errors
+from tinyagentos.api.auth import Guard
+from tinyagentos.api.limits import BodyLimit
+from tinyagentos.api.routes import agents, health, images, jobs, metrics
+from tinyagentos.api.services import Services
+
+PROBLEMS = {
+    code: {"model": wire.ProblemDetails, "content": {"application/problem+json": {}}}
+    for code in ("4XX", "5XX")
+}
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application over the services; nothing is asked of them yet."""
+    app = FastAPI(
+        title="taOS",
+        version=__version__,
+        description="Deploys AI agents into Incus containers.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        responses={**PROBLEMS},
+    )
+    app.state.services = services
+    errors.install(app, services.explain)
+    for noun in (health, agents, images, jobs, metrics):
+        app.include_router(noun.router)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Guard, token=services.token, host=services.settings.host)
+    return app

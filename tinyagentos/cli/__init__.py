@@ -1,0 +1,47 @@
+"""The command line: one file per noun."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tinyagentos import __version__
+from tinyagentos.cli import agent, host, image, job, serve, up
+from tinyagentos.cli.errors import guarded
+
+app = typer.Typer(
+    name="taos",
+    help="Deploys AI agents into Incus containers on the hardware you have at home.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"taos {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+app.add_typer(agent.app, name="agent")
+app.add_typer(image.app, name="image")
+app.add_typer(job.app, name="job")
+serve.register(app)
+up.register(app)
+host.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(guarded(app))

@@ -1,0 +1,5 @@
+"""`python -m tinyagentos.cli`."""
+
+from tinyagentos.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""taos agent: deploy agents, look at them, start, stop and delete them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from tinyagentos import wire
+from tinyagentos.cli.common import Json, connect
+from tinyagentos.cli.render import follow_job, print_json, print_line, print_table
+from tinyagentos.model.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True, help="Agents: deploy, list, show, logs, start, stop, delete.")
+
+Name = Annotated[str, typer.Argument(help="The agent's name.")]
+Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
+
+
+@app.command()
+def deploy(
+    name: Name,
+    framework: Annotated[str, typer.Option(help="What to deploy.")] = "openclaw",
+    source: Annotated[str, typer.Option(help="auto, image, build or fastest.")] = "auto",
+    model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
+    memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
+    cpu: Annotated[int | None, typer.Option(help="Most processor cores.")] = None,
+    disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Deploy an agent and wait until it answers."""
+    values = {
+        "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
+        "memory": memory or None, "disk": disk or None,
+    }  # fmt: skip
+    try:
+        request = wire.NewAgent.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(
+            f"{first['loc'][0]} cannot be used: {first['msg']}.",
+            hint="`taos agent deploy --help` shows what can be given.",
+        ) from error
+    client = connect()
+    begin(client.deploy(request), wait=wait, as_json=as_json)
+
+
+@app.command("list")
+def list_agents(as_json: Json = False) -> None:
+    """Every agent as it is now."""
+    agents = connect().agents()
+    if as_json:
+        print_json(agents)
+        return
+    print_table(
+        ("NAME", "FRAMEWORK", "VERSION", "STATE", "REASON"),
+        ((a.name, a.framework, a.version, a.state, a.reason) for a in agents),
+        "No agents yet. Deploy one with `taos agent deploy NAME`.",
+    )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """One agent."""
+    agent = connect().agent(name)
+    if as_json:
+        print_json(agent)
+        return
+    for key, value in agent.model_dump(mode="json").items():
+        if value not in (None, ""):
+            print_line(f"{key.replace('_', ' '):14} {value}")
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on.")] = False,
+    lines: Annotated[int, typer.Option(min=1, max=10_000, help="How many lines back.")] = 200,
+) -> None:
+    """The agent's log."""
+    for line in connect().logs(name, follow=follow, lines=lines):
+        print_line(line)
+
+
+@app.command()
+def start(name: Name, wait: Wait = True, as_json: Json = False) -> None:
+    """Start the agent and wait until it answers."""
+    begin(connect().power(name, "start"), wait=wait, as_json=as_json)
+
+
+@app.command()
+def stop(name: Name, wait: Wait = True, as_json: Json = False) -> None:
+    """Stop the agent."""
+    begin(connect().power(name, "stop"), wait=wait, as_json=as_json)
+
+
+@app.command()
+def restart(name: Name, wait: Wait = True, as_json: Json = False) -> None:
+    """Restart the agent and wait until it answers."""
+    begin(connect().power(name, "restart"), wait=wait, as_json=as_json)
+
+
+@app.command()
+def delete(name: Name, wait: Wait = True, as_json: Json = False) -> None:
+    """Remove the agent with its state. There is no way back."""
+    begin(connect().delete(name), wait=wait, as_json=as_json)
+
+
+def begin(job: wire.Job, *, wait: bool, as_json: bool) -> None:
+    """Show a job that was begun: to its end, or just its id."""
+    if wait:
+        follow_job(connect().watch(job.id), as_json=as_json)
+    elif as_json:
+        print_json(job)
+    else:
+        print_line(f"job {job.id} begun; watch it with `taos job watch {job.id}`")

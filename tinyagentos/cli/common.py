@@ -1,0 +1,28 @@
+"""What every command shares: the --json option, and a client of the server."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from tinyagentos.client import Client
+from tinyagentos.config import Settings
+from tinyagentos.model.errors import TaosError, Unauthorized
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
+
+
+def connect() -> Client:
+    """A client of the server that the settings name."""
+    return Client.connect(Settings())
+
+
+def need_root(what: str) -> None:
+    """Raise Unauthorized unless we are root."""
+    if os.geteuid() != 0:
+        raise Unauthorized(f"{what} needs root.", hint="Run the same command with sudo.")
+
+
+__all__ = ["Json", "TaosError", "connect", "need_root"]

@@ -1,0 +1,81 @@
+"""taos image: build images from recipes, import them, see which are here."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyagentos.cli.common import Json, connect, need_root
+from tinyagentos.cli.render import print_json, print_line, print_table
+from tinyagentos.config import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Images: list, build, import.")
+
+
+@app.command("list")
+def list_images(as_json: Json = False) -> None:
+    """The images of this host."""
+    images = connect().images()
+    if as_json:
+        print_json(images)
+        return
+    print_table(
+        ("FRAMEWORK", "ARCH", "STATE", "VERSION", "SIZE", "FINGERPRINT", "NOTE"),
+        (
+            (
+                image.framework, image.arch, image.state, image.version,
+                f"{image.size_bytes / 1e6:.0f} MB" if image.size_bytes else "",
+                image.fingerprint[:12], image.reason or image.origin,
+            )
+            for image in images
+        ),
+        "No images.",
+    )  # fmt: skip
+
+
+@app.command()
+def build(
+    framework: Annotated[str, typer.Argument(help="The recipe's name.")],
+    arch: Annotated[str, typer.Option(help="x64 or arm64; the host's when not given.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the image file.")] = Path(),
+    fast: Annotated[bool, typer.Option(help="Less compression, much sooner done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an importable image from a recipe."""
+    from tinyagentos.agents.recipes import build_image
+
+    need_root("Building an image")
+    report = (lambda _: None) if as_json else print_line
+    built = asyncio.run(
+        build_image(framework, arch, out, fast=fast, settings=Settings(), report=report)
+    )
+    if as_json:
+        print_json(
+            {
+                "path": str(built.path),
+                "size_bytes": built.size_bytes,
+                "fingerprint": built.fingerprint,
+            }
+        )
+    else:
+        print_line(f"{built.path}  {built.size_bytes / 1e6:.1f} MB  {built.fingerprint}")
+
+
+@app.command("import")
+def import_image(
+    file: Annotated[Path, typer.Argument(help="An image made by `taos image build`.")],
+    as_json: Json = False,
+) -> None:
+    """Have the image in Incus, so that deploys use it."""
+    from tinyagentos.agents.recipes import import_image_file
+
+    need_root("Importing an image")
+    image = asyncio.run(import_image_file(file, Settings()))
+    if as_json:
+        print_json({"framework": image.framework, "arch": image.arch, "version": image.version,
+                    "fingerprint": image.fingerprint})  # fmt: skip
+    else:
+        print_line(f"{image.framework} {image.version} for {image.arch} is ready to deploy")

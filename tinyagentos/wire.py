@@ -1,0 +1,178 @@
+"""The JSON contract, both directions: what the API answers and what it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tinyagentos.model import agent as agents
+from tinyagentos.model import image as images
+from tinyagentos.model import job as jobs
+
+_SIZE = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(iB|B|)\s*", re.IGNORECASE)
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(value: object) -> object:
+    """A size in bytes from a number or from words such as `512MiB`, `2GiB` or `1.5G`."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        if not found:
+            raise ValueError("give bytes, or a size such as 512MiB or 2GiB")
+        number, unit, suffix = found.groups()
+        step = 1000 if suffix.upper() == "B" and unit else 1024
+        return round(float(number) * step ** _UNITS[unit.upper()])
+    return value
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+class Wire(BaseModel):
+    """A value of the contract, read from one of our own values by attribute."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Problem(Wire):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Step(Wire):
+    """A named, timed part of a job."""
+
+    name: str
+    state: jobs.StepState
+    started_at: datetime | None = None
+    seconds: float
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    detail: str = ""
+
+
+class Job(Wire):
+    """A piece of durable work."""
+
+    id: str
+    kind: str
+    subject: str
+    state: jobs.JobState
+    source: str
+    source_reason: str
+    attempt: int
+    steps: tuple[Step, ...]
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: Problem | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job still has work to do."""
+        return self.state in jobs.ACTIVE
+
+
+class JobAnswer(Wire):
+    """The job that a request began."""
+
+    job: Job
+
+
+class Agent(Wire):
+    """An agent as it is now."""
+
+    name: str
+    framework: str
+    version: str
+    state: agents.AgentState
+    reason: str
+    instance: str
+    source: str
+    created_at: datetime | None = None
+    memory_bytes: int | None = None
+
+
+class Framework(Wire):
+    """What can be deployed."""
+
+    name: str
+    version: str
+    title: str
+    memory_bytes: int
+    image_size_bytes: int | None = None
+    expected_seconds: Mapping[str, float | None]
+
+
+class Image(Wire):
+    """One framework's image for one architecture, or another image of the project."""
+
+    framework: str
+    arch: str
+    state: images.ImageState
+    version: str
+    newest: str
+    fingerprint: str
+    alias: str
+    size_bytes: int | None = None
+    origin: str
+    reason: str
+
+
+class NewAgent(BaseModel):
+    """What to deploy. Sizes in bytes, or words such as `2GiB`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(description="Lower-case letters, digits and hyphens", max_length=1000)
+    framework: str = Field("openclaw", max_length=1000)
+    source: Annotated[agents.Source, Field(strict=False)] = agents.Source.auto
+    model: str = Field("", max_length=200)
+    memory: Size | None = Field(None, description="Most memory the agent may take")
+    cpu: int | None = Field(None, description="Most processor cores the agent may take")
+    disk: Size | None = Field(None, description="Most disk the agent's root may take")
+
+    def to_spec(self) -> agents.AgentSpec:
+        """As the agents' side takes it."""
+        return agents.AgentSpec(
+            name=self.name,
+            framework=self.framework,
+            source=self.source,
+            model=self.model,
+            memory_bytes=self.memory,
+            cpus=self.cpu,
+            disk_bytes=self.disk,
+        )
+
+
+class ProblemDetails(BaseModel):
+    """An error as RFC 9457 has it, with our code and hint."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+
+
+class Health(BaseModel):
+    """That the process serves."""
+
+    status: str
+    version: str
+
+
+class Readiness(BaseModel):
+    """What keeps the server from deploying agents."""
+
+    ready: bool
+    missing: tuple[Problem, ...]
+
