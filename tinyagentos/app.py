@@ -20,8 +20,8 @@ from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
-from tinyagentos.host.facts import host_arch, memory_available_bytes
-from tinyagentos.host.token import ensure_token
+from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes
+from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.jobs.runner import Runner
@@ -123,22 +123,6 @@ def ensure_folders(settings: Settings) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def ensure_key(path: Path) -> bytes:
-    """The host's own key, made on first use; mode 0600. Agents' tokens are made from it."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_bytes()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
-        file.flush()
-        os.fsync(file.fileno())
-    # link() and not rename(): of two that start at once, both go on with the first one's key.
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(part)
-    part.unlink()
-    return path.read_bytes()
-
-
 async def run_server(settings: Settings) -> None:
     """Serve until a signal ends it."""
     from tinyagentos.api.app import create_api
@@ -147,7 +131,7 @@ async def run_server(settings: Settings) -> None:
     log.set_up(settings.log_level)
     services = Services(settings)
     async with services.running(), contextlib.AsyncExitStack() as stack:
-        from tinyagentos.host.incus_daemon import IncusSupervisor, has_systemd
+        from tinyagentos.host.incus_daemon import IncusSupervisor
 
         if os.geteuid() == 0 and not has_systemd():
             supervisor = asyncio.create_task(IncusSupervisor(settings).run())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,6 +60,32 @@ async def run(
         said = (err or out).strip()[-800:]
         raise CommandFailed(f"{name} ended with status {process.returncode}: {said}")
     return out
+
+
+def start_detached(
+    *argv: str | Path,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """Start a daemon that outlives us, its output at the end of the log file; its process id.
+
+    Raises CommandFailed when it cannot be started.
+    """
+    try:
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **(env or {})},
+                cwd=cwd or "/",
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CommandFailed(f"{argv[0]} cannot be started: {error.strerror}") from error
+    return process.pid
 
 
 async def _read_lines(process: Process, stdin: bytes | None, on_line: Line) -> str:

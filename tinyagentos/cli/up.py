@@ -35,7 +35,7 @@ def up(
     settings = Settings()
     report = (lambda _: None) if as_json else print_line
     asyncio.run(set_up_host(settings, report=report))
-    ensure_server_running(settings, report=report)
+    asyncio.run(ensure_server_running(settings, report=report))
     client = Client.connect(settings)
     ready = ensure_agent_ready(client, agent, framework)
     if as_json:

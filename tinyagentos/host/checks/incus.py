@@ -1,0 +1,24 @@
+"""Incus runs and answers us."""
+
+from __future__ import annotations
+
+from tinyagentos.host import incus_daemon
+from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine
+
+
+async def look(ground: Ground) -> Finding:
+    """Ask the daemon for itself."""
+    if await incus_daemon.answers(ground.settings):
+        return fine("Incus answers")
+    how = "with systemd" if ground.facts.has_systemd else "and supervise it ourselves"
+    return broken(
+        f"Incus does not answer on {ground.settings.incus_socket}", plan=f"start Incus {how}"
+    )
+
+
+async def fix(ground: Ground, report: Report) -> None:
+    """Start the daemon and wait until it serves."""
+    await incus_daemon.ensure_running(ground.settings, report)
+
+
+CHECK = Check("incus", "nothing can be deployed without it", look, fix)

@@ -1,0 +1,93 @@
+"""Doctor and setup: the same checks, looked at by one and made to pass by the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinyagentos.config import Settings
+from tinyagentos.host.check import Check, Finding, Ground, Verdict, broken
+from tinyagentos.host.checks import CHECKS
+from tinyagentos.host.facts import read_facts
+from tinyagentos.incus import IncusError
+from tinyagentos.model.errors import HostNotReady, TaosError, Unauthorized
+
+Report = Callable[[str], None]
+LOOK_WITHIN = 15.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check and what its look found."""
+
+    check: Check
+    finding: Finding
+
+
+async def examine_host(settings: Settings, checks: Sequence[Check] = CHECKS) -> tuple[Result, ...]:
+    """Look at everything; nothing is changed."""
+    ground = Ground(settings, read_facts())
+    findings = await asyncio.gather(*(_look(check, ground) for check in checks))
+    return tuple(Result(check, found) for check, found in zip(checks, findings, strict=True))
+
+
+async def set_up_host(
+    settings: Settings,
+    *,
+    report: Report,
+    dry_run: bool = False,
+    checks: Sequence[Check] = CHECKS,
+) -> tuple[str, ...]:
+    """Make every check pass, in order; the plans that were carried out (or would be).
+
+    What is there already is adopted as it is. Raises HostNotReady with the sentence of the first
+    check that cannot be made to pass.
+    """
+    ground = Ground(settings, read_facts())
+    plans = []
+    for check in checks:
+        found = await _look(check, ground)
+        if found.verdict is Verdict.warn:
+            report(f"warning: {found.said}. {found.hint}")
+        if found.verdict is not Verdict.fail:
+            continue
+        plans.append(found.plan or found.said)
+        if dry_run:
+            report(f"would {found.plan}" if found.plan else f"cannot mend: {found.said}")
+            continue
+        await _mend(check, found, ground, report)
+    return tuple(plans)
+
+
+async def _mend(check: Check, found: Finding, ground: Ground, report: Report) -> None:
+    if not ground.facts.is_root:
+        raise Unauthorized(f"To {found.plan} needs root.", hint="Run the same command with sudo.")
+    if check.fix is None:
+        raise HostNotReady(f"{found.said.capitalize()}.", hint=found.hint)
+    begun = time.monotonic()
+    report(f"{found.plan} …")
+    try:
+        await check.fix(ground, report)
+    except (IncusError, TimeoutError, OSError) as error:
+        raise HostNotReady(
+            f"To {found.plan} did not work: {error or 'it took too long'}.",
+            hint="`taos doctor` shows what else is wrong.",
+        ) from error
+    after = await _look(check, ground)
+    if after.verdict is Verdict.fail:
+        raise HostNotReady(f"{after.said.capitalize()}, although it was mended.", hint=after.hint)
+    report(f"  done in {time.monotonic() - begun:.1f} s: {after.said}")
+
+
+async def _look(check: Check, ground: Ground) -> Finding:
+    try:
+        async with asyncio.timeout(LOOK_WITHIN):
+            return await check.look(ground)
+    except TimeoutError:
+        return broken(f"looking took longer than {LOOK_WITHIN:.0f} s")
+    except TaosError as error:
+        return broken(error.message.rstrip("."), hint=error.hint)
+    except IncusError as error:
+        return broken(f"Incus says: {error}")
