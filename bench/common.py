@@ -138,7 +138,9 @@ def remove_project(project: str) -> None:
     for name in names("list", project):
         incus("delete", "--force", name, project=project)
     for pool in json.loads(incus("storage", "list", "--format", "json")):
-        listed = incus("storage", "volume", "list", pool["name"], "--format", "json", project=project)
+        listed = incus(
+            "storage", "volume", "list", pool["name"], "--format", "json", project=project
+        )
         for volume in json.loads(listed):
             if volume["type"] == "custom" and volume.get("project", project) == project:
                 incus("storage", "volume", "delete", pool["name"], volume["name"], project=project)

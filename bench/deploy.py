@@ -18,14 +18,10 @@ from pathlib import Path
 
 import httpx
 from common import Server, incus, keep, server
-
 from tinyagentos.factory.recipe import load_recipe
 
 RUNS = 3
-OBVIOUS_PACKAGES = (
-    "curl ca-certificates gnupg file git python3 python3-pip python3-venv python3-dev "
-    "build-essential wget trash-cli"
-).split()
+OBVIOUS_PACKAGES = ["curl", "ca-certificates", "gnupg", "file", "git", "python3", "python3-pip", "python3-venv", "python3-dev", "build-essential", "wget", "trash-cli"]
 PLAIN_PACKAGES = "systemd,systemd-sysv,udev,systemd-resolved,dbus,ca-certificates,iproute2"
 CA = Path("/etc/ssl/certs/ca-certificates.crt")
 CONFIG = {
@@ -143,7 +139,11 @@ def measure_obvious(taos: Server, work: Path) -> dict[str, float]:
         "config", "device", "add", "obvious", "agent", "proxy", f"listen=unix:{socket}",
         "connect=tcp:127.0.0.1:18789", "bind=host", project=project,
     )  # fmt: skip
-    inside("sh", "-c", "until getent hosts localhost && ip -4 -o addr show eth0 | grep -q inet; do sleep 0.1; done")  # noqa: E501
+    inside(
+        "sh",
+        "-c",
+        "until getent hosts localhost && ip -4 -o addr show eth0 | grep -q inet; do sleep 0.1; done",
+    )
     lap("launch")
     inside("apt-get", "update")
     inside("apt-get", "install", "-y", *OBVIOUS_PACKAGES)

@@ -68,7 +68,9 @@ def compare(taos: Server) -> list[str]:
     agents = taos.http.get("/api/agents").json()
     listed = {agent["instance"] for agent in agents}
     held = set(names("list", taos.project))
-    images = {row["fingerprint"] for row in taos.http.get("/api/images").json() if row["fingerprint"]}
+    images = {
+        row["fingerprint"] for row in taos.http.get("/api/images").json() if row["fingerprint"]
+    }
     in_incus = json.loads(incus("image", "list", "--format", "json", project=taos.project))
     found = [f"instance {name}" for name in sorted(held ^ listed)]
     found += [f"image {f[:12]}" for f in sorted(images ^ {i["fingerprint"] for i in in_incus})]

@@ -36,18 +36,14 @@ def test_types_are_strict() -> None:
 
 def test_dependencies_point_one_way() -> None:
     lint_imports = Path(sys.executable).parent / "lint-imports"
-    ended = subprocess.run(
-        [lint_imports], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([lint_imports], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("script", ["taos", ".ci/run"])
 def test_shell_scripts_are_clean(script: str) -> None:
     shellcheck = Path(sys.executable).parent / "shellcheck"
-    ended = subprocess.run(
-        [shellcheck, ROOT / script], capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([shellcheck, ROOT / script], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
 
 

@@ -175,4 +175,3 @@ class Readiness(BaseModel):
 
     ready: bool
     missing: tuple[Problem, ...]
-

@@ -99,7 +99,9 @@ async def _plan(order: DeployOrder, job: JobContext, host: Host) -> LaunchPlan:
         host.arch,
         wanted=order.source,
         image_present=await is_image_present(host.incus, order.framework, host.arch),
-        build_seconds=host.timings.typical_seconds("deploy.build", f"{order.framework}/{host.arch}"),
+        build_seconds=host.timings.typical_seconds(
+            "deploy.build", f"{order.framework}/{host.arch}"
+        ),
     )
 
 
@@ -150,9 +152,7 @@ async def ensure_instance(
         return await host.incus.instances.create(request, start=plan.source == "build")
 
 
-async def ensure_framework(
-    order: DeployOrder, recipe: Recipe, job: JobContext, host: Host
-) -> None:
+async def ensure_framework(order: DeployOrder, recipe: Recipe, job: JobContext, host: Host) -> None:
     """Carry the recipe out inside the running instance, and remember the result as a snapshot."""
     with job.step(INSTALL):
         instance = await host.incus.instances.get(order.instance)
@@ -195,9 +195,7 @@ async def ensure_unit_started(order: DeployOrder, job: JobContext, host: Host) -
                 )
 
 
-async def ensure_answering(
-    instance: str, recipe: Recipe, job: JobContext, host: Host
-) -> None:
+async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host: Host) -> None:
     """Wait until the agent in the instance itself answers that it is ready."""
     with job.step(READY):
         within = host.settings.ready_within or recipe.agent.ready_within

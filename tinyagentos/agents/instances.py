@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import AGENT_KEY, UNIT, DeployOrder
-from tinyagentos.incus import Instance, IncusError, NotFound, StoragePool
+from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
 
 COW_DRIVERS = frozenset({"btrfs", "zfs"})

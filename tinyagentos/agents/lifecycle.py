@@ -57,4 +57,3 @@ async def _instance(job: JobContext, host: Host) -> Instance:
 async def _ensure_ready(instance: Instance, job: JobContext, host: Host) -> None:
     recipe = host.recipes[instance.config[FRAMEWORK_KEY]]
     await ensure_answering(instance.name, recipe, job, host)
-

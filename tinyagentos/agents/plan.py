@@ -58,7 +58,11 @@ def check_memory(need_bytes: int, *, available_bytes: int, promised_bytes: int) 
     if free < need_bytes:
         raise NoSpace(
             f"An agent needs {need_bytes // MIB} MiB of memory; {max(0, free) // MIB} MiB are free"
-            + (f" ({promised_bytes // MIB} MiB go to deploys under way)." if promised_bytes else "."),
+            + (
+                f" ({promised_bytes // MIB} MiB go to deploys under way)."
+                if promised_bytes
+                else "."
+            ),
             hint="Stop an agent you do not need, or wait until the other deploys are done.",
         )
 

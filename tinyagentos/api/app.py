@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from tinyagentos import __version__, wire
@@ -11,7 +13,7 @@ from tinyagentos.api.limits import BodyLimit
 from tinyagentos.api.routes import agents, health, images, jobs, metrics
 from tinyagentos.api.services import Services
 
-PROBLEMS = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {  # FastAPI's own type
     code: {"model": wire.ProblemDetails, "content": {"application/problem+json": {}}}
     for code in ("4XX", "5XX")
 }
@@ -26,7 +28,7 @@ def create_api(services: Services) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        responses={**PROBLEMS},
+        responses=PROBLEMS,
     )
     app.state.services = services
     errors.install(app, services.explain)

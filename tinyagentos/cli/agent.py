@@ -12,7 +12,9 @@ from tinyagentos.cli.common import Json, connect
 from tinyagentos.cli.render import follow_job, print_json, print_line, print_table
 from tinyagentos.model.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="Agents: deploy, list, show, logs, start, stop, delete.")
+app = typer.Typer(
+    no_args_is_help=True, help="Agents: deploy, list, show, logs, start, stop, delete."
+)
 
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]

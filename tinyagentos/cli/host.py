@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ def setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Install and configure Incus: daemon, pool, bridge, project, profile. Changes only what is missing."""
+    """Install and configure Incus: daemon, pool, bridge, project, profile; only what is missing."""
     if not dry_run:
         need_root("Setting this host up")
     report = (lambda _: None) if as_json else print_line
@@ -77,5 +78,5 @@ def test(context: typer.Context) -> None:
         *context.args,
     ]  # fmt: skip
     with testing_host(Settings(), TEST_PACKAGES, report=print_line):
-        status = os.spawnv(os.P_WAIT, sys.executable, argv)
+        status = subprocess.call(argv)
     sys.exit(status)

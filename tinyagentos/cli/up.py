@@ -43,7 +43,9 @@ def up(
         return
     print_line("")
     print_line(f"Agent {ready.name} ({ready.framework} {ready.version}) is ready.")
-    print_line(f"  server     http://{settings.host}:{settings.port}   token in {settings.token_file}")
+    print_line(
+        f"  server     http://{settings.host}:{settings.port}   token in {settings.token_file}"
+    )
     print_line(f"  look       taos agent show {agent}   ·   taos agent logs {agent} -f")
     print_line(f"  stop it    taos agent stop {agent}   ·   taos agent delete {agent}")
 

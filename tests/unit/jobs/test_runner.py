@@ -177,9 +177,7 @@ async def test_a_killed_server_takes_its_jobs_up_again(database: Database, world
     assert ended.steps[0].seconds == 6.0
 
 
-async def test_a_cancel_survives_the_death_of_the_server(
-    database: Database, world: World
-) -> None:
+async def test_a_cancel_survives_the_death_of_the_server(database: Database, world: World) -> None:
     world.undo_failures = 10**6
     runner = make_runner(database, world)
     job = runner.submit("work", "agent:a", {})
@@ -213,9 +211,7 @@ async def test_a_failure_under_way_is_not_run_again_after_a_death(
     assert (world.made, world.runs) == (set(), 1)
 
 
-async def test_a_stopping_server_leaves_jobs_to_the_next(
-    database: Database, world: World
-) -> None:
+async def test_a_stopping_server_leaves_jobs_to_the_next(database: Database, world: World) -> None:
     runner = make_runner(database, world)
     job = runner.submit("work", "agent:a", {})
     await world.entered.wait()

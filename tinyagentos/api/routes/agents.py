@@ -67,7 +67,9 @@ async def power(name: str, action: Power, services: Use, response: Response) -> 
 
 
 @router.get(
-    "/{name}/logs", response_class=StreamingResponse, responses={200: {"content": {"text/plain": {}}}}
+    "/{name}/logs",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/plain": {}}}},
 )
 async def logs(
     name: str,

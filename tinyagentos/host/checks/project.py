@@ -30,9 +30,9 @@ async def fix(ground: Ground, _: Report) -> None:
     """Make the project; one that is there stays as it is."""
     async with ground.incus("default") as incus:
         if await incus.projects.find(ground.settings.incus_project) is None:
-            await incus.projects.ensure(
-                ground.settings.incus_project, FEATURES, "Agents of taOS"
-            )
+            await incus.projects.ensure(ground.settings.incus_project, FEATURES, "Agents of taOS")
 
 
-CHECK = Check("project", "agents, images and profiles of taOS are kept apart from others", look, fix)
+CHECK = Check(
+    "project", "agents, images and profiles of taOS are kept apart from others", look, fix
+)

@@ -1,0 +1,1 @@
+"""The factory: makes images from recipes. recipe -> build -> trim -> pack."""

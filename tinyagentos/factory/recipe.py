@@ -1,0 +1,192 @@
+"""Reading recipes: a folder of data becomes a Recipe, or a sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinyagentos.model.errors import InvalidInput, NotFound
+from tinyagentos.model.recipe import (
+    AgentDefaults,
+    Budget,
+    DebianPart,
+    NpmPart,
+    Recipe,
+    RecipeFile,
+    RecipeKind,
+    TrimRule,
+    Wheel,
+    folder_digest,
+)
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Debian(_Table):
+    suite: str = ""
+    packages: tuple[str, ...] = ()
+    path_rules: tuple[str, ...] = ()
+
+
+class _Wheel(_Table):
+    name: str
+    package: str
+    version: str
+    into: str
+    member_root: str
+    keep: tuple[str, ...]
+    executable: tuple[str, ...] = ()
+    sha256: Mapping[str, str]
+    links: Mapping[str, str] = {}
+    tool: bool = False
+
+
+class _Npm(_Table):
+    into: str
+    rebuild: tuple[str, ...] = ()
+
+
+class _Files(_Table):
+    executable: tuple[str, ...] = ()
+
+
+class _Trim(_Table):
+    name: str
+    why: str
+    paths: tuple[str, ...]
+    keep: tuple[str, ...] = ()
+    optional: bool = False
+    only_arch: str = ""
+
+
+class _Budget(_Table):
+    packed_bytes: int = 0
+    unpacked_bytes: int = 0
+
+
+class _Agent(_Table):
+    port: int = Field(ge=1, le=65535)
+    ready_path: str = Field(pattern="^/")
+    ready_within: float = Field(gt=0)
+    state_dir: str
+    memory_need_bytes: int
+    memory_limit_bytes: int
+    cpus: int = 0
+    processes: int
+    disk_bytes: int
+    image_disk_bytes: int
+    build_disk_bytes: int
+
+
+class _RecipeFile(_Table):
+    """recipe.toml as it is written."""
+
+    name: str
+    kind: RecipeKind
+    version: str
+    title: str
+    description: str
+    homepage: str
+    license: Literal["MIT"] | str
+    released: datetime
+    base: str = ""
+    units: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ()
+    debian: _Debian = _Debian()
+    wheel: tuple[_Wheel, ...] = ()
+    npm: _Npm | None = None
+    files: _Files = _Files()
+    links: Mapping[str, str] = {}
+    trim: tuple[_Trim, ...] = ()
+    budget: _Budget = _Budget()
+    agent: _Agent | None = None
+
+
+def list_recipes(folder: Path = RECIPES) -> tuple[str, ...]:
+    """The names of the recipes."""
+    return tuple(sorted(path.parent.name for path in folder.glob("*/recipe.toml")))
+
+
+def load_recipe(name: str, folder: Path = RECIPES) -> Recipe:
+    """The recipe of that name; NotFound, or InvalidInput that names the key that is wrong."""
+    home = folder / name
+    if name not in list_recipes(folder):
+        raise NotFound(
+            f"There is no recipe {name[:60]!r}.",
+            hint=f"There are: {', '.join(list_recipes(folder))}.",
+        )
+    content = {
+        path.relative_to(home).as_posix(): path.read_bytes()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return parse_recipe(name, content)
+
+
+def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
+    """The recipe in a folder's content (bytes by relative path)."""
+    where = f"{name}/recipe.toml"
+    try:
+        read = _RecipeFile.model_validate(tomllib.loads(content["recipe.toml"].decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{where} is not TOML: {error}.", hint="Mend the file.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where}: `{key}`: {first['msg']}.", hint="Mend that key.") from error
+    if read.name != name:
+        raise InvalidInput(f"{where}: `name` is {read.name!r}.", hint="Name it like its folder.")
+    if read.kind is RecipeKind.agent and (read.agent is None or not read.base):
+        raise InvalidInput(
+            f"{where}: an agent needs `base` and a table `agent`.", hint="Add what is missing."
+        )
+    return Recipe(
+        name=read.name,
+        kind=read.kind,
+        version=read.version,
+        title=read.title,
+        description=read.description,
+        homepage=read.homepage,
+        license=read.license,
+        released=read.released,
+        digest=folder_digest(content),
+        base=read.base,
+        debian=DebianPart(**read.debian.model_dump()),
+        wheels=tuple(Wheel(**wheel.model_dump()) for wheel in read.wheel),
+        npm=_npm_part(read.npm, where, content),
+        files=_files(content, read.files.executable),
+        links=read.links,
+        units=read.units,
+        strip=read.strip,
+        trim=tuple(TrimRule(**rule.model_dump()) for rule in read.trim),
+        budget=Budget(**read.budget.model_dump()),
+        defaults=AgentDefaults(**read.agent.model_dump()) if read.agent else None,
+    )
+
+
+def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> NpmPart | None:
+    if npm is None:
+        return None
+    try:
+        package, lock = content["npm/package.json"], content["npm/package-lock.json"]
+    except KeyError as error:
+        raise InvalidInput(
+            f"{where}: the file {error} is missing.", hint="Make it with npm install."
+        ) from error
+    return NpmPart(npm.into, npm.rebuild, package, lock)
+
+
+def _files(content: Mapping[str, bytes], executable: tuple[str, ...]) -> tuple[RecipeFile, ...]:
+    paths = {path.removeprefix("files"): path for path in content if path.startswith("files/")}
+    return tuple(
+        RecipeFile(path, content[key], path in executable) for path, key in sorted(paths.items())
+    )

@@ -1,0 +1,212 @@
+"""Storage pools and custom volumes, with the volumes' snapshots."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from tinyagentos.incus.errors import NotFound
+from tinyagentos.incus.instance import Snapshot
+from tinyagentos.incus.operations import OPERATION_WITHIN, Api
+from tinyagentos.incus.parse import (
+    Object,
+    as_object,
+    as_objects,
+    child,
+    integer,
+    moment,
+    strings,
+    text,
+    texts,
+)
+from tinyagentos.incus.transport import NONE, Texts
+
+POOLS = "/1.0/storage-pools"
+
+
+@dataclass(frozen=True)
+class StoragePool:
+    """A pool as it was when asked for."""
+
+    name: str
+    driver: str
+    status: str
+    description: str
+    config: Mapping[str, str]
+    used_by: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, seen: Object) -> StoragePool:
+        """Read Incus's JSON."""
+        return cls(
+            name=text(seen, "name"),
+            driver=text(seen, "driver"),
+            status=text(seen, "status"),
+            description=text(seen, "description"),
+            config=strings(seen, "config"),
+            used_by=texts(seen, "used_by"),
+        )
+
+
+@dataclass(frozen=True)
+class PoolResources:
+    """How full a pool is."""
+
+    used_bytes: int
+    total_bytes: int
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left."""
+        return max(0, self.total_bytes - self.used_bytes)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A custom volume as it was when asked for."""
+
+    name: str
+    content_type: str
+    description: str
+    config: Mapping[str, str]
+    location: str
+    used_by: tuple[str, ...]
+    created_at: datetime | None
+
+    @classmethod
+    def parse(cls, seen: Object) -> Volume:
+        """Read Incus's JSON."""
+        return cls(
+            name=text(seen, "name"),
+            content_type=text(seen, "content_type"),
+            description=text(seen, "description"),
+            config=strings(seen, "config"),
+            location=text(seen, "location"),
+            used_by=texts(seen, "used_by"),
+            created_at=moment(seen, "created_at"),
+        )
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The daemon's pools, and the project's custom volumes on them."""
+
+    api: Api
+
+    async def list_pools(self) -> tuple[StoragePool, ...]:
+        """All pools."""
+        seen = await self.api.get(POOLS, query={"recursion": "1"})
+        return tuple(StoragePool.parse(one) for one in as_objects(seen))
+
+    async def find_pool(self, name: str) -> StoragePool | None:
+        """The pool, or None."""
+        with contextlib.suppress(NotFound):
+            return await self.get_pool(name)
+        return None
+
+    async def get_pool(self, name: str) -> StoragePool:
+        """The pool; NotFound when there is none."""
+        return StoragePool.parse(as_object(await self.api.get(_pool(name))))
+
+    async def create_pool(
+        self,
+        name: str,
+        driver: str,
+        config: Texts = NONE,
+        description: str = "",
+        *,
+        within: float = OPERATION_WITHIN,
+    ) -> StoragePool:
+        """The new pool; AlreadyExists when the name is taken."""
+        body = {
+            "name": name,
+            "driver": driver,
+            "config": dict(config),
+            "description": description,
+        }
+        await self.api.call("POST", POOLS, body, within=within)
+        return await self.get_pool(name)
+
+    async def delete_pool(self, name: str) -> None:
+        """Delete the unused pool."""
+        await self.api.call("DELETE", _pool(name), within=OPERATION_WITHIN)
+
+    async def get_resources(self, pool: str) -> PoolResources:
+        """How full the pool is."""
+        space = child(as_object(await self.api.get(_pool(pool, "resources"))), "space")
+        return PoolResources(integer(space, "used"), integer(space, "total"))
+
+    async def list_volumes(self, pool: str) -> tuple[Volume, ...]:
+        """The project's custom volumes on the pool."""
+        seen = await self.api.get(_volume(pool), query={"recursion": "1"})
+        return tuple(Volume.parse(one) for one in as_objects(seen))
+
+    async def find_volume(self, pool: str, name: str) -> Volume | None:
+        """The volume, or None."""
+        with contextlib.suppress(NotFound):
+            return await self.get_volume(pool, name)
+        return None
+
+    async def get_volume(self, pool: str, name: str) -> Volume:
+        """The volume; NotFound when there is none."""
+        return Volume.parse(as_object(await self.api.get(_volume(pool, name))))
+
+    async def create_volume(
+        self, pool: str, name: str, *, config: Texts = NONE, description: str = ""
+    ) -> Volume:
+        """The new, empty volume; AlreadyExists when the name is taken."""
+        body = {
+            "name": name,
+            "type": "custom",
+            "content_type": "filesystem",
+            "config": dict(config),
+            "description": description,
+        }
+        await self.api.run("POST", _volume(pool), body)
+        return await self.get_volume(pool, name)
+
+    async def copy_volume(self, pool: str, name: str, source: str) -> Volume:
+        """The new volume with the content of another, or of `volume/snapshot`, on the pool."""
+        body = {
+            "name": name,
+            "type": "custom",
+            "source": {"type": "copy", "pool": pool, "name": source, "volume_only": True},
+        }
+        await self.api.run("POST", _volume(pool), body)
+        return await self.get_volume(pool, name)
+
+    async def update_volume(self, pool: str, name: str, *, config: Texts) -> None:
+        """Change these config keys and leave the others."""
+        await self.api.run("PATCH", _volume(pool, name), {"config": dict(config)})
+
+    async def delete_volume(self, pool: str, name: str) -> None:
+        """Delete the volume with its snapshots; IncusError when an instance uses it."""
+        await self.api.run("DELETE", _volume(pool, name))
+
+    async def list_volume_snapshots(self, pool: str, volume: str) -> tuple[Snapshot, ...]:
+        """The volume's snapshots."""
+        seen = await self.api.get(_volume(pool, volume, "snapshots"), query={"recursion": "1"})
+        return tuple(Snapshot.parse(one) for one in as_objects(seen))
+
+    async def create_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
+        """Keep the volume as it is now; AlreadyExists when the name is taken."""
+        await self.api.run("POST", _volume(pool, volume, "snapshots"), {"name": snapshot})
+
+    async def delete_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
+        """Delete the snapshot."""
+        await self.api.run("DELETE", _volume(pool, volume, "snapshots", snapshot))
+
+    async def restore_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
+        """Bring the volume back to the snapshot; no running instance may use it."""
+        await self.api.run("PUT", _volume(pool, volume), {"restore": snapshot})
+
+
+def _pool(name: str, *more: str) -> str:
+    return "/".join((POOLS, *(quote(part, safe="") for part in (name, *more))))
+
+
+def _volume(pool: str, *more: str) -> str:
+    return _pool(pool, "volumes", "custom", *more)

