@@ -26,7 +26,7 @@ GONE = "Operation not found"
 SLICE_OVER = "context deadline exceeded"  # what a wait says when the work goes on
 SLICE = 10.0
 GRACE = 10.0  # for the answer of a wait on top of its slice; Incus is local or on the LAN
-SETTLE = 10.0  # how long a caller that goes may be held until the work it leaves is over
+SETTLE = 5.0  # how long a caller that goes may be held until the work it leaves is over
 OPERATION_WITHIN = 600.0
 
 OnProgress = Callable[["Operation"], None]
