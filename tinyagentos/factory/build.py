@@ -1,0 +1,171 @@
+"""Carrying a recipe out: plan the steps, then do them; what does not depend overlaps."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyagentos.factory.inputs import (
+    CA_IN_TARGET,
+    NEWEST_TIME,
+    build_environment,
+    fetch_wheel,
+    host_ca_bundle,
+)
+from tinyagentos.factory.target import Target
+from tinyagentos.model.recipe import NpmPart, Recipe, RecipeFile
+
+Report = Callable[[str], None]
+APT_WITHIN = 900.0
+NPM_WITHIN = 1200.0
+SHORT = 120.0
+NPM = ("/opt/node/bin/npm",)
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What is done to a target to make it the recipe's system; it can be printed and compared."""
+
+    packages: tuple[str, ...]
+    files: tuple[RecipeFile, ...]
+    links: Mapping[str, str]
+    archives: tuple[str, ...]
+    npm: NpmPart | None
+    units: tuple[str, ...]
+
+
+def plan_build(recipe: Recipe, base: Recipe) -> BuildPlan:
+    """The recipe on top of its base; what the base has already costs next to nothing again."""
+    return BuildPlan(
+        packages=tuple(sorted({*base.debian.packages, *recipe.debian.packages})),
+        files=(*base.files, *recipe.files),
+        links={**base.links, **recipe.links},
+        archives=tuple(wheel.name for wheel in recipe.wheels),
+        npm=recipe.npm,
+        units=(*base.units, *recipe.units),
+    )
+
+
+async def fetch_inputs(recipe: Recipe, arch: str, cache: Path) -> tuple[Path, ...]:
+    """The recipe's archives, from the cache or from where they are published."""
+    return tuple(
+        await asyncio.gather(*(fetch_wheel(wheel, arch, cache) for wheel in recipe.wheels))
+    )
+
+
+async def carry_out(
+    plan: BuildPlan, target: Target, archives: Sequence[Path], report: Report
+) -> None:
+    """Make the target what the plan says.
+
+    Raises BuildFailed with what the failing command said. The host's certificates are in the
+    target only while it runs.
+    """
+    env = build_environment()
+    await ensure_files(plan, target, env)
+    try:
+        async with asyncio.TaskGroup() as together:
+            together.create_task(ensure_packages(plan, target, env, report))
+            together.create_task(ensure_framework(plan, target, archives, env, report))
+    except* Exception as group:
+        raise group.exceptions[0] from None
+    finally:
+        await asyncio.shield(remove_traces(target, env))
+    await ensure_units(plan, target, env)
+
+
+async def ensure_files(plan: BuildPlan, target: Target, env: Mapping[str, str]) -> None:
+    """The recipe's files and links, the host's certificates, and the agent's user."""
+    files = list(plan.files)
+    if bundle := host_ca_bundle():
+        files.append(RecipeFile(CA_IN_TARGET, bundle.read_bytes()))
+    if plan.npm:
+        files.append(RecipeFile(f"{plan.npm.into}/package.json", plan.npm.package_json))
+        files.append(RecipeFile(f"{plan.npm.into}/package-lock.json", plan.npm.package_lock))
+    with tempfile.NamedTemporaryFile(prefix="taos-files-") as archive:
+        archive.write(await asyncio.to_thread(make_archive, files, plan.links))
+        archive.flush()
+        await target.unpack(Path(archive.name))
+    await target.run("systemd-sysusers", env=env, within=SHORT)
+
+
+async def ensure_packages(
+    plan: BuildPlan, target: Target, env: Mapping[str, str], report: Report
+) -> None:
+    """Install the Debian packages that are not there."""
+    shown = await target.run(
+        "dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}\\n",
+        env=env, within=SHORT,
+    )  # fmt: skip
+    installed = {line.partition("|")[2] for line in shown.splitlines() if line.startswith("ii")}
+    missing = [name for name in plan.packages if name not in installed]
+    if not missing:
+        return
+    report(f"installing {len(missing)} Debian packages")
+    apt = ("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=120")
+    await target.run(*apt, "update", env=env, within=APT_WITHIN)
+    await target.run(
+        *apt, "install", "--no-install-recommends", *missing, env=env, within=APT_WITHIN
+    )
+
+
+async def ensure_framework(
+    plan: BuildPlan,
+    target: Target,
+    archives: Sequence[Path],
+    env: Mapping[str, str],
+    report: Report,
+) -> None:
+    """Unpack the recipe's archives, then install its npm packages by their lock."""
+    for archive in archives:
+        await target.unpack(archive)
+    if plan.npm is None:
+        return
+    report("installing npm packages")
+    flags = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier",
+             "--cache=/run/taos-build/npm", "--ignore-scripts")  # fmt: skip
+    into = plan.npm.into
+    await target.run(*NPM, "ci", *flags, env=env, within=NPM_WITHIN, cwd=into)
+    if plan.npm.rebuild:
+        # Scripts run only for the packages that the recipe names.
+        scripts = tuple(flag for flag in flags if flag != "--ignore-scripts")
+        await target.run(
+            *NPM, "rebuild", *scripts, *plan.npm.rebuild, env=env, within=NPM_WITHIN, cwd=into
+        )
+
+
+async def remove_traces(target: Target, env: Mapping[str, str]) -> None:
+    """Take away what only the build needed, the host's certificates first."""
+    await target.run("rm", "-rf", "/run/taos-build", "/root/.npm", env=env, within=SHORT)
+
+
+async def ensure_units(plan: BuildPlan, target: Target, env: Mapping[str, str]) -> None:
+    """Have the units start with the system; leave no identity of the machine that built it."""
+    await target.run("systemctl", "enable", *plan.units, env=env, within=SHORT)
+    await target.run(
+        "sh", "-c",
+        "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; "
+        ": > /etc/machine-id; rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed",
+        env=env, within=SHORT,
+    )  # fmt: skip
+
+
+def make_archive(files: Sequence[RecipeFile], links: Mapping[str, str]) -> bytes:
+    """A tar of the files and links, owned by root, times fixed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for file in files:
+            member = tarfile.TarInfo(file.path.lstrip("/"))
+            member.size, member.mtime = len(file.content), NEWEST_TIME
+            member.mode = 0o755 if file.executable else 0o644
+            tar.addfile(member, io.BytesIO(file.content))
+        for path, to in sorted(links.items()):
+            link = tarfile.TarInfo(path.lstrip("/"))
+            link.type, link.linkname, link.mtime = tarfile.SYMTYPE, to, NEWEST_TIME
+            tar.addfile(link)
+    return out.getvalue()

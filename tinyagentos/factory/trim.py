@@ -1,0 +1,75 @@
+"""Trimming a root by named rules: plan what goes, then remove it, and say what each rule saved."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tinyagentos.model.errors import BuildFailed
+from tinyagentos.model.recipe import TrimRule
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One file that goes, and the rule that says so."""
+
+    path: str
+    rule: str
+    size_bytes: int
+
+
+def plan_trim(
+    files: Iterable[tuple[str, int]], rules: Sequence[TrimRule], arch: str = ""
+) -> tuple[Removal, ...]:
+    """The files (absolute path, size) that the rules remove; the first rule that matches counts.
+
+    Raises BuildFailed when a rule matches nothing and is not optional: it has gone stale.
+    """
+    used = [rule for rule in rules if not rule.only_arch or rule.only_arch == arch]
+    removals = []
+    for path, size in files:
+        rule = next((rule for rule in used if _matches(path, rule)), None)
+        if rule:
+            removals.append(Removal(path, rule.name, size))
+    matched = {removal.rule for removal in removals}
+    for rule in used:
+        if rule.name not in matched and not rule.optional:
+            raise BuildFailed(
+                f"The trim rule {rule.name!r} matches nothing any more.",
+                hint="Correct its paths in the recipe, or remove it.",
+            )
+    return tuple(removals)
+
+
+def list_files(root: Path) -> list[tuple[str, int]]:
+    """Every file and link below the root as an absolute path inside it, with its size."""
+    found = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118 - tens of thousands of files
+            found.append((path[len(str(root)) :], os.lstat(path).st_size))
+    return found
+
+
+def apply_trim(root: Path, removals: Iterable[Removal]) -> None:
+    """Remove the planned files."""
+    for removal in removals:
+        (root / removal.path.lstrip("/")).unlink(missing_ok=True)
+
+
+def _matches(path: str, rule: TrimRule) -> bool:
+    return any(_pattern(one).fullmatch(path) for one in rule.paths) and not any(
+        _pattern(one).fullmatch(path) for one in rule.keep
+    )
+
+
+@cache
+def _pattern(glob: str) -> re.Pattern[str]:
+    """`*` within one folder, `**` across folders, all else to the letter."""
+    parts = re.split(r"(\*\*/|\*\*|\*)", glob)
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)
