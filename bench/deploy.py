@@ -21,7 +21,20 @@ from common import Server, incus, keep, server
 from tinyagentos.factory.recipe import load_recipe
 
 RUNS = 3
-OBVIOUS_PACKAGES = ["curl", "ca-certificates", "gnupg", "file", "git", "python3", "python3-pip", "python3-venv", "python3-dev", "build-essential", "wget", "trash-cli"]
+OBVIOUS_PACKAGES = [
+    "curl",
+    "ca-certificates",
+    "gnupg",
+    "file",
+    "git",
+    "python3",
+    "python3-pip",
+    "python3-venv",
+    "python3-dev",
+    "build-essential",
+    "wget",
+    "trash-cli",
+]
 PLAIN_PACKAGES = "systemd,systemd-sysv,udev,systemd-resolved,dbus,ca-certificates,iproute2"
 CA = Path("/etc/ssl/certs/ca-certificates.crt")
 CONFIG = {
@@ -89,10 +102,6 @@ def measure_plain(taos: Server) -> dict[str, float]:
         "config", "device", "add", "plain", "state", "disk", f"pool={pool}", "source=plain-state",
         "path=/home/agent", project=taos.project,
     )  # fmt: skip
-    incus(
-        "config", "device", "add", "plain", "agent", "proxy", f"listen=unix:{socket}",
-        "connect=tcp:127.0.0.1:18789", "bind=host", project=taos.project,
-    )  # fmt: skip
     env = "TAOS_AGENT_NAME=plain\nTAOS_AGENT_TOKEN=x\nTAOS_MODEL_TOKEN=x\nTAOS_MODEL=default\n"
     env += "TAOS_MODEL_URL=http://127.0.0.1:4000/v1\n"
     incus(
@@ -101,6 +110,10 @@ def measure_plain(taos: Server) -> dict[str, float]:
     )  # fmt: skip
     incus("start", "plain", project=taos.project)
     started = time.monotonic()
+    incus(
+        "config", "device", "add", "plain", "agent", "proxy", f"listen=unix:{socket}",
+        "connect=tcp:127.0.0.1:18789", "bind=host", project=taos.project,
+    )  # fmt: skip
     wait_ready(socket)
     ready = time.monotonic()
     incus("delete", "--force", "plain", project=taos.project)

@@ -11,9 +11,16 @@ import time
 
 from common import Server, incus, keep, names, server
 
-IMAGE_STEPS = ("plan", "create instance", "configure agent", "start agent", "wait until ready")
+IMAGE_STEPS = (
+    "plan",
+    "create instance",
+    "configure agent",
+    "start agent",
+    "connect to agent",
+    "wait until ready",
+)
 BUILD_STEPS = ("plan", "base image", "create instance", "install framework", "configure agent",
-               "start agent", "wait until ready")  # fmt: skip
+               "start agent", "connect to agent", "wait until ready")  # fmt: skip
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ MODEL_KEY = "user.taos.model"
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
 UNIT = "agent.service"
+DOOR = "agent"
 MODEL_PORT = 4000
 
 
@@ -88,12 +89,10 @@ def instance_request(
     job_id: str,
     pool: str,
     has_quota: bool,
-    socket: Path,
 ) -> InstanceRequest:
     """What Incus is asked to create: one request with limits, devices and our keys.
 
-    has_quota: whether the pool's driver can limit the size of the root. socket: where the host
-    reaches the agent's port.
+    has_quota: whether the pool's driver can limit the size of the root.
     """
     root = {"type": "disk", "path": "/", "pool": pool}
     if has_quota:
@@ -119,15 +118,19 @@ def instance_request(
         devices={
             "root": root,
             "state": {"type": "disk", "pool": pool, "source": order.volume, "path": HOME},
-            "agent": {
-                "type": "proxy",
-                "bind": "host",
-                "listen": f"unix:{socket}",
-                "connect": f"tcp:127.0.0.1:{recipe.agent.port}",
-                "mode": "0600",
-            },
         },
     )
+
+
+def door_device(recipe: Recipe, socket: Path) -> Mapping[str, str]:
+    """The proxy device through which the host reaches the agent's port at the socket."""
+    return {
+        "type": "proxy",
+        "bind": "host",
+        "listen": f"unix:{socket}",
+        "connect": f"tcp:127.0.0.1:{recipe.agent.port}",
+        "mode": "0600",
+    }
 
 
 def agent_token(key: bytes, instance: str, purpose: str) -> str:
