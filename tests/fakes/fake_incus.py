@@ -13,10 +13,10 @@ import contextlib
 import copy
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType, web
@@ -35,13 +35,15 @@ from tests.fakes.fake_parts import (
     Project,
     etag_of,
     failed,
+    find,
+    network,
     now,
+    profile,
     read_metadata,
-    reply,
 )
+from tests.fakes.fake_routes import routes
 
 GIB = 1 << 30
-T = TypeVar("T")
 Work = Callable[[], Awaitable[Json | None]]
 ROOT = {"path": "/", "pool": "taos", "type": "disk"}
 NIC = {"network": "taosbr0", "type": "nic"}
@@ -182,8 +184,6 @@ class FakeIncus:
     async def start(self) -> None:
         """Listen."""
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 40)
-        from tests.fakes.fake_routes import routes
-
         app.add_routes(routes(self))
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
@@ -264,7 +264,7 @@ class FakeIncus:
     def begin(self, operation: Operation, work: Awaitable[None]) -> web.Response:
         """Answer with the operation, whose work is under way."""
         self.operations[operation.id] = operation
-        operation.task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        operation.task = asyncio.ensure_future(work)
         self._tell("operation", operation.project, operation.json())
         body = {"type": "async", "status": "Operation created", "status_code": 100}
         body |= {"operation": f"/1.0/operations/{operation.id}", "error_code": 0, "error": ""}
@@ -381,7 +381,7 @@ class FakeIncus:
 
         async def carry_out() -> None:
             await run.started.wait()
-            run.running = asyncio.ensure_future(self.on_exec(run))  # type: ignore[arg-type]
+            run.running = asyncio.ensure_future(self.on_exec(run))
             try:
                 code = await run.running
             except asyncio.CancelledError:
@@ -507,23 +507,4 @@ async def strike(faults: list[tuple[str, Callable[[], Awaitable[None]]]], call: 
             return
 
 
-def find(held: Mapping[str, T], name: str, sentence: str) -> T:
-    """What is there, or Incus's 404."""
-    if name not in held:
-        raise Failure(404, sentence)
-    return held[name]
-
-
-def profile(name: str, *, config: Json | None = None, devices: Json | None = None) -> Json:
-    """A profile as Incus shows it."""
-    made = {"name": name, "description": "", "config": config or {}, "used_by": []}
-    return {**made, "devices": copy.deepcopy(devices or {})}
-
-
-def network(name: str, config: Json, kind: str = "bridge") -> Json:
-    """A network as Incus shows it."""
-    made = {"name": name, "type": kind, "managed": True, "status": "Created", "description": ""}
-    return {**made, "config": config, "used_by": []}
-
-
-__all__ = ["FakeExec", "FakeFile", "FakeIncus", "Failure", "Project"]
+__all__ = ["Failure", "FakeExec", "FakeFile", "FakeIncus", "Project"]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import io
 import json
 import tarfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from aiohttp import web
 
 Json = dict[str, Any]
+T = TypeVar("T")
 NEVER = "0001-01-01T00:00:00Z"
 FORGET_AFTER = 5.0
 
@@ -254,3 +256,22 @@ def read_metadata(content: bytes) -> Json:
         "architecture": found.get("architecture") or "x86_64",
         "properties": {name: found[name] for name in names if name in found},
     }
+
+
+def find(held: Mapping[str, T], name: str, sentence: str) -> T:
+    """What is there, or Incus's 404."""
+    if name not in held:
+        raise Failure(404, sentence)
+    return held[name]
+
+
+def profile(name: str, *, config: Json | None = None, devices: Json | None = None) -> Json:
+    """A profile as Incus shows it."""
+    made = {"name": name, "description": "", "config": config or {}, "used_by": []}
+    return {**made, "devices": copy.deepcopy(devices or {})}
+
+
+def network(name: str, config: Json, kind: str = "bridge") -> Json:
+    """A network as Incus shows it."""
+    made = {"name": name, "type": kind, "managed": True, "status": "Created", "description": ""}
+    return {**made, "config": config, "used_by": []}
