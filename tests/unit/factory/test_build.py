@@ -1,0 +1,158 @@
+"""Plans of a build, what is passed into it, trimming, packing."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyagentos.factory.build import make_archive, plan_build
+from tinyagentos.factory.inputs import _repack, build_environment, host_ca_bundle
+from tinyagentos.factory.pack import pack
+from tinyagentos.factory.recipe import load_recipe
+from tinyagentos.factory.rootfs import plan_command, plan_sources
+from tinyagentos.factory.trim import Removal, apply_trim, list_files, plan_trim
+from tinyagentos.model.errors import BuildFailed
+from tinyagentos.model.recipe import DebianPart, RecipeFile, TrimRule, Wheel
+
+MAPS = TrimRule("maps", ("/opt/**/*.map",), "nobody reads them")
+DOCS = TrimRule("docs", ("/usr/share/doc/*",), "not at run time", keep=("/usr/share/doc/keep",))
+
+
+def test_the_plan_joins_recipe_and_base() -> None:
+    recipe, base = load_recipe("openclaw"), load_recipe("debian-13")
+    plan = plan_build(recipe, base)
+    assert {"git", "python3-venv", "systemd"} <= set(plan.packages)
+    assert plan.units[-1] == "agent.service"
+    assert plan.npm == recipe.npm
+    assert "/usr/lib/taos/prepare" in {file.path for file in plan.files}
+
+
+def test_sources_come_from_where_the_host_gets_its_own() -> None:
+    targets = "http://m.test/debian/|bookworm\nhttp://m.test/sec/|bookworm-security\nhttp://m.test/debian/|bookworm-backports"
+    assert plan_sources(targets, "bookworm", "trixie") == (
+        "deb http://m.test/debian/ trixie main",
+        "deb http://m.test/sec/ trixie-security main",
+    )
+    assert plan_sources(targets, "noble", "trixie") == ()
+
+
+def test_mmdebstrap_is_told_what_never_to_unpack() -> None:
+    part = DebianPart("trixie", ("git", "udev"), ("/usr/share/doc/*", "!/usr/share/doc/*/copyright"))
+    argv = plan_command(part, "arm64", Path("/r"), ("deb http://m.test trixie main",))
+    assert argv[-3:] == ("trixie", "/r", "deb http://m.test trixie main")
+    assert "--architectures=arm64" in argv
+    assert "--include=git,udev" in argv
+    assert argv.index("--dpkgopt=path-exclude=/usr/share/doc/*") < argv.index(
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright"
+    )
+
+
+def test_the_build_gets_the_hosts_proxy_and_nothing_else() -> None:
+    passed = build_environment({"https_proxy": "http://p.test", "SECRET": "x", "no_proxy": ""})
+    assert passed["https_proxy"] == "http://p.test"
+    assert "SECRET" not in passed
+    assert "no_proxy" not in passed
+
+
+def test_the_hosts_own_certificates_come_first(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text("x")
+    assert host_ca_bundle({"SSL_CERT_FILE": str(bundle)}) == bundle
+
+
+def test_a_wheel_becomes_an_archive_of_what_is_kept(tmp_path: Path) -> None:
+    wheel = Wheel(
+        "node", "p", "1", "/opt/node", "pkg", ("bin/node", "lib/npm/"), ("bin/node",), {},
+        {"bin/npm": "../lib/npm/cli.js"},
+    )  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as file:
+        for name in ("pkg/bin/node", "pkg/lib/npm/cli.js", "pkg/include/v8.h", "other/x"):
+            file.writestr(name, name)
+    for out in ("a.tar", "b.tar"):
+        _repack(tmp_path / "w.whl", wheel, tmp_path / out)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [(m.name, m.mode, m.linkname) for m in tar] == [
+            ("opt/node/bin/node", 0o755, ""),
+            ("opt/node/lib/npm/cli.js", 0o644, ""),
+            ("opt/node/bin/npm", 0o644, "../lib/npm/cli.js"),
+        ]
+
+
+def test_the_same_files_give_the_same_archive() -> None:
+    files = [RecipeFile("/etc/a", b"1"), RecipeFile("/usr/b", b"2", executable=True)]
+    archive = make_archive(files, {"/etc/l": "/usr/b"})
+    assert archive == make_archive(files, {"/etc/l": "/usr/b"})
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert [(m.name, m.uid, m.mode & 0o100) for m in tar][:2] == [
+            ("etc/a", 0, 0),
+            ("usr/b", 0, 0o100),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("/opt/a/b/c.map", "maps"),
+        ("/opt/c.map", "maps"),
+        ("/opt/c.map/keep.js", None),
+        ("/var/c.map", None),
+        ("/usr/share/doc/git", "docs"),
+        ("/usr/share/doc/git/x", None),
+        ("/usr/share/doc/keep", None),
+    ],
+)
+def test_the_rules_say_what_goes(path: str, rule: str | None) -> None:
+    files = [(path, 5), ("/opt/x.map", 1), ("/usr/share/doc/x", 1)]
+    planned = {removal.path: removal.rule for removal in plan_trim(files, [MAPS, DOCS])}
+    assert planned.get(path) == rule
+
+
+def test_a_stale_rule_fails_the_build() -> None:
+    with pytest.raises(BuildFailed, match="'docs' matches nothing"):
+        plan_trim([("/opt/x.map", 1)], [MAPS, DOCS])
+
+
+def test_a_rule_for_another_architecture_is_left_out() -> None:
+    rule = TrimRule("arm", ("/x",), "", only_arch="arm64")
+    assert plan_trim([("/x", 1)], [rule], "x64") == ()
+    assert plan_trim([("/x", 1)], [rule], "arm64") == (Removal("/x", "arm", 1),)
+
+
+@given(st.lists(st.from_regex(r"(/[a-c.]{1,3}){1,4}(\.map)?", fullmatch=True)))
+def test_no_path_outside_the_rules_is_ever_removed(paths: list[str]) -> None:
+    rule = TrimRule("maps", ("/a/**/*.map",), "", optional=True)
+    for removal in plan_trim([(path, 1) for path in paths], [rule]):
+        assert removal.path.startswith("/a/")
+        assert removal.path.endswith(".map")
+
+
+def test_trimming_removes_the_planned_files_only(tmp_path: Path) -> None:
+    (tmp_path / "opt").mkdir()
+    for name in ("a.map", "a.js"):
+        (tmp_path / "opt" / name).write_text("12345")
+    removals = plan_trim(list_files(tmp_path), [MAPS])
+    apply_trim(tmp_path, removals)
+    assert removals == (Removal("/opt/a.map", "maps", 5),)
+    assert [path.name for path in (tmp_path / "opt").iterdir()] == ["a.js"]
+
+
+async def test_the_same_root_packs_to_the_same_bytes(tmp_path: Path) -> None:
+    prints = set()
+    for name in ("one", "two"):
+        root = tmp_path / name / "rootfs"
+        root.mkdir(parents=True)
+        for file in ("b", "a") if name == "one" else ("a", "b"):
+            (root / file).write_text(file)
+        (root / "link").symlink_to("/rootfs/a")
+        out = tmp_path / f"{name}.tar.zst"
+        image = await pack(tmp_path / name, load_recipe("debian-13"), "x64", out, level="local")
+        prints.add((image.fingerprint, image.size_bytes))
+    assert len(prints) == 1
+    assert not list(tmp_path.glob("*.part"))
