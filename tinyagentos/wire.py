@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -36,6 +36,11 @@ class Wire(BaseModel):
     """A value of the contract, read from one of our own values by attribute."""
 
     model_config = ConfigDict(from_attributes=True)
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Our value as the contract has it."""
+        return cls.model_validate(value)
 
 
 class Problem(Wire):
@@ -98,6 +103,7 @@ class Agent(Wire):
     source: str
     created_at: datetime | None = None
     memory_bytes: int | None = None
+    address: str = ""
 
 
 class Framework(Wire):
@@ -135,9 +141,9 @@ class NewAgent(BaseModel):
     framework: str = Field("openclaw", max_length=1000)
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.auto
     model: str = Field("", max_length=200)
-    memory: Size | None = Field(None, description="Most memory the agent may take")
-    cpu: int | None = Field(None, description="Most processor cores the agent may take")
-    disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    memory: Size | None = Field(None, gt=0, description="Most memory the agent may take")
+    cpu: int | None = Field(None, gt=0, description="Most processor cores the agent may take")
+    disk: Size | None = Field(None, gt=0, description="Most disk the agent's root may take")
 
     def to_spec(self) -> agents.AgentSpec:
         """As the agents' side takes it."""
@@ -159,6 +165,7 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str
+    message: str = Field("", description="The same sentence as detail")
     code: str
     hint: str
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tinyagentos import __version__, wire
-from tinyagentos.api import errors
+from tinyagentos.api import errors, streams
 from tinyagentos.api.auth import Guard
 from tinyagentos.api.limits import BodyLimit
 from tinyagentos.api.routes import agents, health, images, jobs, metrics
@@ -31,9 +31,11 @@ def create_api(services: Services) -> FastAPI:
         responses=PROBLEMS,
     )
     app.state.services = services
-    errors.install(app, services.explain)
+    streams.allow_streams(app)
+    errors.install(app)
     for noun in (health, agents, images, jobs, metrics):
         app.include_router(noun.router)
     app.add_middleware(BodyLimit)
     app.add_middleware(Guard, token=services.token, host=services.settings.host)
+    app.add_middleware(errors.Border, explain=services.explain)
     return app

@@ -15,7 +15,8 @@ from tinyagentos.api.errors import answer
 from tinyagentos.model.job import Problem
 
 OPEN_PATHS = frozenset({"/api/health"})
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 class Guard:
@@ -29,23 +30,23 @@ class Guard:
         self._app = app
         self._token = token.encode()
         self._hosts = LOCAL_HOSTS | {host.lower()}
-        self._any_host = host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        self._any_host = host in ANY_ADDRESS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and (problem := self._refuse(scope)):
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif problem := self._refuse(scope):
             await answer(problem)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> Problem | None:
         server = scope.get("server")
         if server and server[1] is None:
             return None
         headers = Headers(scope=scope)
-        name = headers.get("host", "").lower()
-        bare = name[: name.index("]") + 1] if "]" in name else name.split(":")[0]
-        if not self._any_host and bare not in self._hosts:
+        if not self._any_host and bare_host(headers.get("host", "")) not in self._hosts:
             return Problem(
                 "unauthorized", "This server does not answer under that host name.",
                 "Use 127.0.0.1, or set `host` to the address you use.",
@@ -59,3 +60,10 @@ class Guard:
             "unauthorized", "This needs the server's token.",
             "Send `Authorization: Bearer TOKEN`; the token is in the file `token` of data_dir.",
         )  # fmt: skip
+
+
+def bare_host(header: str) -> str:
+    """The host of a Host header, without port and brackets."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinyagentos import wire
 from tinyagentos.model.errors import TaosError
@@ -25,6 +27,7 @@ STATUS: Mapping[str, int] = {
     "unauthorized": 401,
     "host_not_ready": 503,
     "unavailable": 503,
+    "incus": 502,
     "untrusted": 502,
     "build_failed": 500,
     "not_ready": 504,
@@ -32,63 +35,113 @@ STATUS: Mapping[str, int] = {
     "cancelled": 409,
     "internal": 500,
 }
-_HTTP_CODES = {401: "unauthorized", 404: "not_found", 405: "not_found"}
+CONTRACT = "/api/openapi.json describes what each route takes."
 
 Explain = Callable[[BaseException], Problem]
 
 
-def answer(problem: Problem, status: int = 0) -> JSONResponse:
+def answer(
+    problem: Problem, status: int = 0, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """The problem as RFC 9457 has it; its code decides the status unless one is given."""
     status = status or STATUS.get(problem.code, 500)
+    sentence = _encodable(problem.message)
     body = wire.ProblemDetails(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=problem.message,
+        detail=sentence,
+        message=sentence,
         code=problem.code,
-        hint=problem.hint,
+        hint=_encodable(problem.hint),
     )
-    # ASCII with backslashes: input that is no valid text may be quoted in the sentence.
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    more = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return JSONResponse(
-        body.model_dump(), status, headers=headers, media_type="application/problem+json"
+        body.model_dump(),
+        status,
+        headers={**more, **(headers or {})},
+        media_type="application/problem+json",
     )
 
 
-def install(app: FastAPI, explain: Explain) -> None:
-    """Have the app word every error; explain words what is not a TaosError."""
-
-    async def expected(_: Request, error: Exception) -> JSONResponse:
-        return answer(explain(error))
-
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        problem = explain(error)
-        if problem.code == "internal":
-            _log.error("request failed", exc_info=error, extra={"path": request.url.path})
-        return answer(problem)
-
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        return answer(_worded(error), 422)
-
-    async def http(_: Request, error: Exception) -> JSONResponse:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        said = str(error.detail) if isinstance(error, HTTPException) else ""
-        code = _HTTP_CODES.get(status, "invalid_input" if status < 500 else "internal")
-        return answer(Problem(code, f"{said}.", "/api/openapi.json lists the routes."), status)
-
-    app.add_exception_handler(TaosError, expected)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+def install(app: FastAPI) -> None:
+    """Have the app word the errors that it knows; Border words the rest."""
+    app.add_exception_handler(TaosError, _expected)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(HTTPException, _refused)
 
 
-def _worded(error: Exception) -> Problem:
-    """The first thing that is wrong with a request, as a sentence."""
-    hint = "/api/openapi.json describes what each route takes."
-    if not isinstance(error, RequestValidationError) or not error.errors():
-        return Problem("invalid_input", "The request cannot be read.", hint)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first.get("loc", ()) if part != "body")
-    if first.get("type") == "json_invalid" or not where:
-        return Problem("invalid_input", "The body is not a JSON object.", hint)
+class Border:
+    """Answers a request that ended in any other exception, and logs it, once.
+
+    Starlette's own handler for them raises the exception again, and uvicorn would log it too.
+    """
+
+    def __init__(self, app: ASGIApp, explain: Explain) -> None:
+        self._app = app
+        self._explain = explain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        started = False
+
+        async def note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except Exception as error:
+            # An answer that has begun can only be cut short, which uvicorn does and logs.
+            if started or scope["type"] != "http":
+                raise
+            problem = self._explain(error)
+            if problem.code == "internal":
+                _log.error("request failed", exc_info=error, extra={"path": scope["path"]})
+            await answer(problem)(scope, receive, send)
+
+
+async def _expected(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, TaosError):
+        raise error
+    return answer(Problem(error.code, error.message, error.hint))
+
+
+async def _unreadable(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first: Mapping[str, Any] = next(iter(error.errors()), {})  # FastAPI's own type
+    if first.get("type") == "json_invalid":
+        return answer(Problem("invalid_input", "The body is not JSON.", CONTRACT), 400)
+    # The first part says where the field was: body, path, query or header.
+    where = ".".join(str(part) for part in first.get("loc", ())[1:])
+    if not where:
+        return answer(
+            Problem(
+                "invalid_input", "The body is not a JSON object.",
+                f"Send one, with `Content-Type: application/json`. {CONTRACT}",
+            )
+        )  # fmt: skip
     said = str(first.get("msg", "")).removeprefix("Value error, ")
-    return Problem("invalid_input", f"`{where[:100]}` cannot be used: {said[:300]}.", hint)
+    sentence = f"`{where[:100]}` cannot be used: {said[:300]}."
+    return answer(Problem("invalid_input", sentence, CONTRACT))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    match error.status_code:
+        case 404:
+            code, said = "not_found", f"There is no route {request.url.path[:100]}."
+        case 405:
+            code, said = "invalid_input", f"{request.method} is not possible here."
+        case status if status < 500:
+            code, said = "invalid_input", f"{error.detail.rstrip('.')}."
+        case _:
+            code, said = "internal", f"{error.detail.rstrip('.')}."
+    return answer(Problem(code, said, CONTRACT), error.status_code, error.headers)
+
+
+def _encodable(text: str) -> str:
+    """The text with what is no valid Unicode (it may quote input) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

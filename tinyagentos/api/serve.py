@@ -1,91 +1,91 @@
-"""Serving the API on the host's loopback and on a Unix socket, until a signal ends it."""
+"""Serving the API on an address and on a Unix socket, until a signal ends it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import signal
 import socket
 import sys
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
+from tinyagentos.api.sockets import listening, web_address
+from tinyagentos.api.streams import end_streams
 from tinyagentos.config import Settings
-from tinyagentos.model.errors import Conflict, HostNotReady
 
 GRACE = 3
-BACKLOG = 128
 
 
-async def serve(app: FastAPI, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+def announce(address: str) -> None:
+    """Say where the server is."""
+    print(f"taOS serves on {address}", file=sys.stderr)  # noqa: T201 - for people
 
-    Raises HostNotReady when the address is taken, Conflict when another server of the same
-    data_dir runs.
+
+async def serve(
+    app: FastAPI,
+    settings: Settings,
+    *,
+    sockets: Sequence[socket.socket] | None = None,
+    on_started: Callable[[str], None] = announce,
+) -> None:
+    """Serve until SIGTERM or SIGINT; on_started gets the web address when requests are answered.
+
+    sockets: what listening() gave, for a caller that must know early that it is the only server.
+    Raises what listening() raises.
     """
-    local = bind_local(settings.server_socket)
-    try:
-        tcp = bind_tcp(settings.host, settings.port)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=GRACE,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            proxy_headers=False,
-        )
-        host, port = tcp.getsockname()[:2]
-        print(f"taOS serves on http://{host}:{port}", file=sys.stderr)  # noqa: T201 - for people
-        await uvicorn.Server(config).serve(sockets=[tcp, local])
-    finally:
-        local.close()
-        settings.server_socket.unlink(missing_ok=True)
+    if sockets is None:
+        with listening(settings) as bound:
+            await serve(app, settings, sockets=bound, on_started=on_started)
+        return
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+        proxy_headers=False,
+    )
+    address = web_address(*sockets[0].getsockname()[:2])
+    await _Server(config, app, lambda: on_started(address)).serve(sockets=list(sockets))
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening socket at the address; HostNotReady when it cannot be had."""
-    try:
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(info[0], info[1], info[2])
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(info[4])
-        bound.listen(BACKLOG)
-    except OSError as error:
-        raise HostNotReady(
-            f"The server cannot listen on {host} port {port}: {error.strerror}.",
-            hint="Another program has the port; set `port` in taos.toml or TAOS_PORT.",
-        ) from error
-    return bound
+class _Server(uvicorn.Server):
+    """uvicorn, with streams that end when it stops, and signals that end it and nothing else."""
 
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, on_started: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._streaming = app
+        self._on_started = on_started
 
-def bind_local(path: Path) -> socket.socket:
-    """A listening Unix socket that only its owner can open; a dead server's is replaced."""
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if answers(path):
-        raise Conflict(
-            "A taOS server runs already.", hint="Stop that one first, or use it: `taos agent list`."
-        )
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    try:
-        bound.bind(str(path))
-    except OSError as error:
-        raise HostNotReady(
-            f"The socket {path} cannot be made: {error.strerror or error}.",
-            hint="Set `run_dir` to a folder that you may write to.",
-        ) from error
-    path.chmod(0o600)
-    bound.listen(BACKLOG)
-    return bound
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end_streams(self._streaming)
+        await super().shutdown(sockets)
 
-def answers(path: Path) -> bool:
-    """Whether somebody listens on the Unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own raises the signal again at the end: SIGTERM would end the process before
+        # whoever called serve() could clean up.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
         try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)

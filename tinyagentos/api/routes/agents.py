@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from tinyagentos import wire
 from tinyagentos.api.services import Use
+from tinyagentos.api.streams import Stopping, paced
 from tinyagentos.model.job import Job
 
 router = APIRouter(prefix="/api/agents", tags=["agents"])
@@ -27,7 +29,7 @@ class Power(StrEnum):
 def accepted(job: Job, response: Response) -> wire.JobAnswer:
     """The answer to a request that began a job, with its address."""
     response.headers["Location"] = f"/api/jobs/{job.id}"
-    return wire.JobAnswer(job=wire.Job.model_validate(job))
+    return wire.JobAnswer(job=wire.Job.of(job))
 
 
 @router.post("/deploy", status_code=202)
@@ -45,13 +47,13 @@ async def deploy(
 @router.get("")
 async def list_agents(services: Use) -> list[wire.Agent]:
     """Every agent as it is now."""
-    return [wire.Agent.model_validate(one) for one in await services.agents.list_agents()]
+    return [wire.Agent.of(one) for one in await services.agents.list_agents()]
 
 
 @router.get("/{name}")
 async def get_agent(name: str, services: Use) -> wire.Agent:
     """One agent as it is now."""
-    return wire.Agent.model_validate(await services.agents.get_agent(name))
+    return wire.Agent.of(await services.agents.get_agent(name))
 
 
 @router.delete("/{name}", status_code=202)
@@ -74,9 +76,16 @@ async def power(name: str, action: Power, services: Use, response: Response) -> 
 async def logs(
     name: str,
     services: Use,
+    stopping: Stopping,
     follow: bool = False,
     lines: Annotated[int, Query(ge=1, le=MOST_LINES)] = 200,
 ) -> StreamingResponse:
     """The agent's log as text; with follow it goes on."""
     log = await services.agents.open_log(name, follow=follow, lines=lines)
-    return StreamingResponse((f"{line}\n" async for line in log), media_type="text/plain")
+    return StreamingResponse(_text(paced(log, stopping)), media_type="text/plain")
+
+
+async def _text(lines: AsyncIterator[str | None]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        if line is not None:
+            yield f"{line}\n".encode(errors="replace")

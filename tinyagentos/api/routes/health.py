@@ -21,12 +21,10 @@ async def ready(services: Use, response: Response) -> wire.Readiness:
     """200, or 503 with the list of what is missing."""
     missing = await services.missing()
     response.status_code = 503 if missing else 200
-    return wire.Readiness(
-        ready=not missing, missing=tuple(wire.Problem.model_validate(one) for one in missing)
-    )
+    return wire.Readiness(ready=not missing, missing=tuple(wire.Problem.of(one) for one in missing))
 
 
 @router.get("/frameworks")
 async def list_frameworks(services: Use) -> list[wire.Framework]:
     """What can be deployed, and how long it takes on this host."""
-    return [wire.Framework.model_validate(one) for one in services.agents.list_frameworks()]
+    return [wire.Framework.of(one) for one in services.agents.list_frameworks()]

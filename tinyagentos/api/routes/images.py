@@ -13,4 +13,4 @@ router = APIRouter(prefix="/api/images", tags=["images"])
 @router.get("")
 async def list_images(services: Use) -> list[wire.Image]:
     """One row per framework, then every other image of the project."""
-    return [wire.Image.model_validate(one) for one in await services.images.list_images()]
+    return [wire.Image.of(one) for one in await services.images.list_images()]
