@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 from common import Server, incus, keep, server
+
 from tinyagentos.factory.recipe import load_recipe
 
 RUNS = 3

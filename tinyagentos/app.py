@@ -23,6 +23,7 @@ from tinyagentos.host.facts import has_systemd, host_arch, memory_available_byte
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
+from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.job import Problem
@@ -105,8 +106,14 @@ def explain(error: BaseException) -> Problem:
             return Problem(
                 "host_not_ready", "Incus cannot be reached.", "Run `taos doctor`, or `taos setup`."
             )
+        case IncusNoSpace():
+            return Problem(
+                "no_space",
+                f"The storage is full. Incus says: {error}",
+                "Delete agents or images you do not need, or grow the pool.",
+            )
         case IncusError():
-            return Problem("incus", f"Incus says: {error}", "`taos doctor` checks the host.")
+            return Problem("incus_failed", f"Incus says: {error}", "`taos doctor` checks the host.")
         case _:
             return Problem(
                 "internal", f"Something unexpected happened ({type(error).__name__}).",

@@ -229,7 +229,6 @@ class FakeAgent:
         """Answer no more."""
         if self.runner:
             await self.runner.cleanup()
-        self.socket.unlink(missing_ok=True)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1

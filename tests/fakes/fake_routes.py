@@ -261,8 +261,12 @@ class Routes:
         for key, value in list(shown["config"].items()):
             if not value:
                 del shown["config"][key]
-        shown |= {key: body[key] for key in ("description", "profiles") if key in body}
+        # A PATCH without a description empties it: this is what Incus 6.0.4 does.
+        shown |= {"description": body.get("description", "")}
+        shown |= {"profiles": body["profiles"]} if "profiles" in body else {}
         shown["expanded_devices"] |= shown["devices"]
+        if body.get("devices") and instance.running:
+            await self.fake.set_running(project, instance, True)
         self._changed(project, instance)
         return reply()
 
@@ -314,7 +318,9 @@ class Routes:
         _, instance = self._instance(request)
         state = {key: instance.json[key] for key in ("status", "status_code")}
         loopback = {"family": "inet", "address": "127.0.0.1", "netmask": "8", "scope": "local"}
-        runs = {"pid": 4711, "processes": 3, "started_at": now(), "disk": {}}
+        commands = [run for run in self.fake.execs.values() if run.instance is instance]
+        count = 2 + sum(not run.operation.over.is_set() for run in commands)
+        runs = {"pid": 4711, "processes": count, "started_at": now(), "disk": {}}
         runs |= {"memory": {"usage": 1 << 20, "usage_peak": 2 << 20}, "cpu": {"usage": 1000}}
         stops: Json = {"pid": 0, "processes": 0, "started_at": NEVER, "network": None}
         runs["network"] = {"lo": {"addresses": [loopback]}}

@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +57,38 @@ async def fake_incus(tmp_path: Path) -> AsyncIterator[FakeIncus]:
 @pytest.fixture
 async def real_incus() -> AsyncIterator[Backend]:
     """The real daemon of this machine with a project of the test's own, gone afterwards."""
-    path = next(Path(one) for one in (os.environ.get("TAOS_INCUS_SOCKET", ""), *SOCKETS) if one)
+    async with open_real() as backend:
+        yield backend
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.incus)])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """The fake always, and the real daemon where the marker `incus` is selected."""
+    async with open_real() if request.param == "real" else open_fake(tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_fake(folder: Path) -> AsyncIterator[Backend]:
+    """A fake daemon whose commands do what busybox's would."""
+    async with FakeIncus(folder / "incus.sock") as fake:
+        fake.on_exec = act_like_busybox
+        async with Incus.unix(fake.socket, project="taos") as incus:
+            yield Backend(incus, "taos", fake.socket, fake)
+
+
+@asynccontextmanager
+async def open_real() -> AsyncIterator[Backend]:
+    """The real daemon of this machine with a project of its own, gone afterwards."""
+    named = os.environ.get("TAOS_INCUS_SOCKET", "")
+    path = next(path for path in map(Path, (named, *SOCKETS)) if path.is_socket())
     name = f"{PREFIX}{secrets.token_hex(3)}"
     async with Incus.unix(path, project=name) as incus:
         await sweep(incus)
         config = {f"features.{what}": "true" for what in ("images", "profiles", "storage.volumes")}
-        config |= {"features.networks": "false", CREATED: str(int(time.time()))}
-        await incus.projects.ensure(name, config)
+        await incus.projects.ensure(
+            name, config | {"features.networks": "false", CREATED: str(int(time.time()))}
+        )
         pool = ""
         try:
             pool = await pick_pool(incus, name)
@@ -73,16 +99,6 @@ async def real_incus() -> AsyncIterator[Backend]:
             await delete_project(incus, name)
             if pool == name:
                 await incus.storage.delete_pool(pool)
-
-
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.incus)])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """The fake always, and the real daemon where the marker `incus` is selected."""
-    if request.param == "real":
-        real: Backend = request.getfixturevalue("real_incus")
-        return real
-    fake: FakeIncus = request.getfixturevalue("fake_incus")
-    return Backend(Incus.unix(fake.socket, project="taos"), "taos", fake.socket, fake)
 
 
 @pytest.fixture(scope="session")
@@ -154,13 +170,7 @@ async def act_like_busybox(run: FakeExec) -> int:
                 return 1
             await run.write(run.instance.files[path].content)
         case ["sleep", seconds]:
-            run.instance.json.setdefault("processes", []).append(seconds)
-            try:
-                await asyncio.sleep(float(seconds))
-            finally:
-                run.instance.json["processes"].remove(seconds)
-        case ["pgrep", "-f", "sleep 4711"]:
-            return 0 if run.instance.json.get("processes") else 1
+            await asyncio.sleep(float(seconds))
         case ["sh", "-c", "echo out; echo err >&2; exit 3"]:
             await run.write(b"out\n")
             await run.write(b"err\n", 2)

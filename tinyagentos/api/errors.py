@@ -26,6 +26,7 @@ STATUS: Mapping[str, int] = {
     "no_space": 507,
     "unauthorized": 401,
     "host_not_ready": 503,
+    "incus_failed": 502,
     "unavailable": 503,
     "incus": 502,
     "untrusted": 502,

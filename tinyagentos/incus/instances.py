@@ -142,13 +142,14 @@ class Instances:
 
         etag: change only the version that get() returned, else PreconditionFailed.
         """
-        body: dict[str, object] = {}
+        if description is None:
+            # Incus (6.0.4) empties the description when a PATCH leaves it out.
+            description = (await self.get(name)).description
+        body: dict[str, object] = {"description": description}
         if config is not None:
             body["config"] = dict(config)
         if devices is not None:
             body["devices"] = {device: dict(keys) for device, keys in devices.items()}
-        if description is not None:
-            body["description"] = description
         if profiles is not None:
             body["profiles"] = list(profiles)
         await self.api.run("PATCH", _path(name), body, etag=etag)

@@ -245,9 +245,10 @@ class Runner:
         except Cancelled:
             await self._finish(kind, job_id, JobState.cancelled)
         except Exception as error:
-            if not isinstance(error, TaosError):
+            problem = self._explain(error)
+            if problem.code == TaosError.code:
                 _log.exception("job failed unexpectedly")
-            self._fail(job_id, self._explain(error))
+            self._fail(job_id, problem)
             await self._finish(kind, job_id, JobState.failed)
         else:
             self._end(job_id, JobState.succeeded)

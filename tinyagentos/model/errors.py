@@ -7,6 +7,7 @@ TaosError
 ├── NoSpace             not enough disk or memory, with numbers
 ├── Unauthorized        the caller did not show who it is
 ├── HostNotReady        Incus, pool, network or project is missing or broken
+├── IncusFailed         Incus could not do what it was asked for
 ├── Unavailable         cannot get it: another source may have it
 ├── Untrusted           cannot trust it: it is never used
 ├── BuildFailed         a recipe could not be carried out
@@ -67,6 +68,12 @@ class HostNotReady(TaosError):
     code = "host_not_ready"
 
 
+class IncusFailed(TaosError):
+    """Incus could not do what it was asked for; the message has Incus's own words."""
+
+    code = "incus_failed"
+
+
 class Unavailable(TaosError):
     """It cannot be got from this source; another may have it."""
 
@@ -111,6 +118,7 @@ ALL_ERRORS: tuple[type[TaosError], ...] = (
     NoSpace,
     Unauthorized,
     HostNotReady,
+    IncusFailed,
     Unavailable,
     Untrusted,
     BuildFailed,

@@ -43,7 +43,9 @@ def test_sources_come_from_where_the_host_gets_its_own() -> None:
 
 
 def test_mmdebstrap_is_told_what_never_to_unpack() -> None:
-    part = DebianPart("trixie", ("git", "udev"), ("/usr/share/doc/*", "!/usr/share/doc/*/copyright"))
+    part = DebianPart(
+        "trixie", ("git", "udev"), ("/usr/share/doc/*", "!/usr/share/doc/*/copyright")
+    )
     argv = plan_command(part, "arm64", Path("/r"), ("deb http://m.test trixie main",))
     assert argv[-3:] == ("trixie", "/r", "deb http://m.test trixie main")
     assert "--architectures=arm64" in argv

@@ -35,7 +35,11 @@ def test_the_lock_pins_every_package_and_names_no_server() -> None:
     npm = load_recipe("openclaw").npm
     assert npm
     packages = json.loads(npm.package_lock)["packages"]
-    unpinned = [name for name, one in packages.items() if name and "integrity" not in one and not one.get("inBundle")]
+    unpinned = [
+        name
+        for name, one in packages.items()
+        if name and "integrity" not in one and not one.get("inBundle")
+    ]
     assert unpinned == []
     assert b"resolved" not in npm.package_lock
 

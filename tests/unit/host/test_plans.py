@@ -84,7 +84,9 @@ def test_a_loop_pool_always_leaves_room_to_the_host(free: int) -> None:
 
 def test_the_subnet_overlaps_none_in_use() -> None:
     routes = json.dumps([{"dst": "default"}, {"dst": "10.87.0.0/16"}, {"dst": "10.91.5.0/24"}])
-    addresses = json.dumps([{"addr_info": [{"family": "inet", "local": "10.91.77.9", "prefixlen": 22}]}])
+    addresses = json.dumps(
+        [{"addr_info": [{"family": "inet", "local": "10.91.77.9", "prefixlen": 22}]}]
+    )
     assert str(pick_subnet(read_subnets(routes, addresses))) == "10.91.129.0/24"
 
 

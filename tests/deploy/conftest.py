@@ -1,0 +1,34 @@
+"""A taOS on the fake Incus."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.world import Taos
+from tests.fakes.fake_incus import FakeIncus
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="taos-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def fake(folder: Path) -> AsyncIterator[FakeIncus]:
+    """An Incus with a pool and a bridge."""
+    async with FakeIncus(folder / "incus.sock") as running:
+        yield running
+
+
+@pytest.fixture
+async def taos(folder: Path, fake: FakeIncus) -> AsyncIterator[Taos]:
+    """A server on it."""
+    made = Taos(folder, fake).start()
+    yield made
+    await made.close()
