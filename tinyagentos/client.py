@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -17,6 +17,9 @@ from tinyagentos.model.errors import ALL_ERRORS, HostNotReady, TaosError, Unauth
 
 WITHIN = 30.0
 PATIENCE = 60.0
+RECONNECT = 0.2
+# Longer than the time between two signs of life on a stream of events.
+SILENCE = 60.0
 T = TypeVar("T")
 
 _ERRORS = {error.code: error for error in ALL_ERRORS}
@@ -25,15 +28,26 @@ _ERRORS = {error.code: error for error in ALL_ERRORS}
 class Client:
     """The API as methods. Every method raises the TaosError that the server answered with."""
 
-    def __init__(self, http: httpx.Client, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        http: httpx.Client,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+    ) -> None:
+        """patience: seconds that watching a job waits for a server that is away."""
         self._http = http
         self._sleep = sleep
+        self._clock = clock
+        self._patience = patience
 
     @classmethod
     def connect(cls, settings: Settings) -> Client:
         """A client of the server of these settings; nothing is sent yet.
 
-        Raises Unauthorized when neither socket nor token can be read.
+        Raises Unauthorized when neither socket nor token can be read, HostNotReady when there is
+        neither.
         """
         if os.access(settings.server_socket, os.W_OK):
             transport = httpx.HTTPTransport(uds=str(settings.server_socket))
@@ -48,9 +62,10 @@ class Client:
             ) from error
         return cls(
             httpx.Client(
-                base_url=f"http://{settings.host}:{settings.port}",
+                base_url=web_address(settings),
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=WITHIN,
+                trust_env=False,  # a proxy for the internet is not the way to our own server
             )
         )
 
@@ -60,15 +75,16 @@ class Client:
 
     def ready(self) -> wire.Readiness:
         """What keeps it from deploying."""
-        return wire.Readiness.model_validate_json(self._send("GET", "/api/ready", fine=503).content)
+        return _read(wire.Readiness, self._send("GET", "/api/ready", fine=503))
 
     def frameworks(self) -> list[wire.Framework]:
         """What can be deployed."""
         return self._get("/api/frameworks", list[wire.Framework])
 
-    def deploy(self, request: wire.NewAgent) -> wire.Job:
-        """Begin a deploy."""
-        return self._begin("POST", "/api/agents/deploy", request)
+    def deploy(self, request: wire.NewAgent, *, idempotency_key: str = "") -> wire.Job:
+        """Begin a deploy; the same key again gives the same job."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._begin("POST", "/api/agents/deploy", request, headers)
 
     def agents(self) -> list[wire.Agent]:
         """Every agent."""
@@ -98,7 +114,7 @@ class Client:
                     raise _error(response)
                 yield from response.iter_lines()
         except httpx.TransportError as error:
-            raise _no_server() from error
+            raise _no_server(error) from error
 
     def images(self) -> list[wire.Image]:
         """The images."""
@@ -121,23 +137,29 @@ class Client:
         return self._begin("POST", f"/api/jobs/{_part(job_id)}/retry")
 
     def watch(self, job_id: str) -> Iterator[wire.Job]:
-        """The job after each change until it has ended; a server that restarts is waited for."""
-        patience = time.monotonic() + PATIENCE
+        """The job after each change until it has ended; a server that restarts is waited for.
+
+        Raises HostNotReady when the server stays away for longer than the client's patience.
+        """
+        away_since: float | None = None
         while True:
             try:
                 for job in self._events(job_id):
+                    away_since = None
                     yield job
                     if not job.is_active:
                         return
-                    patience = time.monotonic() + PATIENCE
-            except (httpx.TransportError, HostNotReady) as error:
-                if time.monotonic() > patience:
-                    raise _no_server() from error
-            self._sleep(0.5)
+            except httpx.TransportError as error:
+                away_since = away_since or self._clock()
+                if self._clock() - away_since > self._patience:
+                    raise _no_server(error) from error
+            self._sleep(RECONNECT)
 
     def _events(self, job_id: str) -> Iterator[wire.Job]:
         path = f"/api/jobs/{_part(job_id)}/events"
-        with self._http.stream("GET", path, timeout=httpx.Timeout(WITHIN, read=60)) as response:
+        with self._http.stream(
+            "GET", path, timeout=httpx.Timeout(WITHIN, read=SILENCE)
+        ) as response:
             if response.status_code != 200:
                 response.read()
                 raise _error(response)
@@ -146,23 +168,53 @@ class Client:
                     yield wire.Job.model_validate_json(line.removeprefix("data: "))
 
     def _get(self, path: str, kind: type[T]) -> T:
-        return TypeAdapter(kind).validate_json(self._send("GET", path).content)
+        return _read(kind, self._send("GET", path))
 
-    def _begin(self, method: str, path: str, body: BaseModel | None = None) -> wire.Job:
-        return wire.JobAnswer.model_validate_json(self._send(method, path, body).content).job
+    def _begin(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> wire.Job:
+        return _read(wire.JobAnswer, self._send(method, path, body, headers)).job
 
     def _send(
-        self, method: str, path: str, body: BaseModel | None = None, fine: int = 200
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        headers: Mapping[str, str] | None = None,
+        fine: int = 200,
     ) -> httpx.Response:
         content = body.model_dump_json() if body else None
-        headers = {"Content-Type": "application/json"} if body else {}
+        kind = {"Content-Type": "application/json"} if body else {}
         try:
-            response = self._http.request(method, path, content=content, headers=headers)
+            response = self._http.request(
+                method, path, content=content, headers={**kind, **(headers or {})}
+            )
         except httpx.TransportError as error:
-            raise _no_server() from error
+            raise _no_server(error) from error
         if response.status_code >= 400 and response.status_code != fine:
             raise _error(response)
         return response
+
+
+def web_address(settings: Settings) -> str:
+    """Where the server's API is for programs on this host, such as `http://127.0.0.1:8420`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _read(kind: type[T], response: httpx.Response) -> T:
+    """The answer as the contract has it."""
+    try:
+        return TypeAdapter(kind).validate_json(response.content)
+    except ValidationError as error:
+        raise TaosError(
+            "The server's answer cannot be understood.",
+            hint="Restart it when taOS was updated meanwhile.",
+        ) from error
 
 
 def _part(name: str) -> str:
@@ -175,11 +227,18 @@ def _error(response: httpx.Response) -> TaosError:
     try:
         problem = wire.ProblemDetails.model_validate_json(response.content)
     except ValidationError:
-        return TaosError(f"The server answered {response.status_code}.")
+        return TaosError(
+            f"The server answered {response.status_code}.",
+            hint="Is it taOS that listens there? Look at `host` and `port` in taos.toml.",
+        )
     return _ERRORS.get(problem.code, TaosError)(problem.detail, hint=problem.hint)
 
 
-def _no_server() -> HostNotReady:
+def _no_server(error: httpx.TransportError | None = None) -> HostNotReady:
+    if isinstance(error, httpx.TimeoutException):
+        return HostNotReady(
+            "The taOS server did not answer in time.", hint="`taos doctor` checks the host."
+        )
     return HostNotReady(
         "The taOS server does not run.", hint="Start it with `taos up`, or `taos serve`."
     )

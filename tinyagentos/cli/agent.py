@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,7 +11,14 @@ from pydantic import ValidationError
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, connect
-from tinyagentos.cli.render import follow_job, print_json, print_line, print_table
+from tinyagentos.cli.render import (
+    check_succeeded,
+    follow_job,
+    print_json,
+    print_line,
+    print_table,
+)
+from tinyagentos.client import Client
 from tinyagentos.model.errors import InvalidInput
 
 app = typer.Typer(
@@ -45,8 +54,7 @@ def deploy(
             f"{first['loc'][0]} cannot be used: {first['msg']}.",
             hint="`taos agent deploy --help` shows what can be given.",
         ) from error
-    client = connect()
-    begin(client.deploy(request), wait=wait, as_json=as_json)
+    begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)
 
 
 @app.command("list")
@@ -80,41 +88,46 @@ def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on.")] = False,
     lines: Annotated[int, typer.Option(min=1, max=10_000, help="How many lines back.")] = 200,
+    as_json: Json = False,
 ) -> None:
-    """The agent's log."""
+    """The agent's log; with --json each line is a JSON string."""
     for line in connect().logs(name, follow=follow, lines=lines):
-        print_line(line)
+        print_line(json.dumps(line) if as_json else line)
 
 
 @app.command()
 def start(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Start the agent and wait until it answers."""
-    begin(connect().power(name, "start"), wait=wait, as_json=as_json)
+    begin(lambda client: client.power(name, "start"), wait=wait, as_json=as_json)
 
 
 @app.command()
 def stop(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Stop the agent."""
-    begin(connect().power(name, "stop"), wait=wait, as_json=as_json)
+    begin(lambda client: client.power(name, "stop"), wait=wait, as_json=as_json)
 
 
 @app.command()
 def restart(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Restart the agent and wait until it answers."""
-    begin(connect().power(name, "restart"), wait=wait, as_json=as_json)
+    begin(lambda client: client.power(name, "restart"), wait=wait, as_json=as_json)
 
 
 @app.command()
 def delete(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Remove the agent with its state. There is no way back."""
-    begin(connect().delete(name), wait=wait, as_json=as_json)
+    begin(lambda client: client.delete(name), wait=wait, as_json=as_json)
 
 
-def begin(job: wire.Job, *, wait: bool, as_json: bool) -> None:
-    """Show a job that was begun: to its end, or just its id."""
+def begin(ask: Callable[[Client], wire.Job], *, wait: bool, as_json: bool) -> None:
+    """Ask the server for a job and show it: to its end, or just its id."""
+    client = connect()
+    job = ask(client)
     if wait:
-        follow_job(connect().watch(job.id), as_json=as_json)
-    elif as_json:
+        job = follow_job(client.watch(job.id), quiet=as_json)
+    if as_json:
         print_json(job)
-    else:
+    elif not wait:
         print_line(f"job {job.id} begun; watch it with `taos job watch {job.id}`")
+    if wait:
+        check_succeeded(job)

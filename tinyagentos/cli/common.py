@@ -9,7 +9,7 @@ import typer
 
 from tinyagentos.client import Client
 from tinyagentos.config import Settings
-from tinyagentos.model.errors import TaosError, Unauthorized
+from tinyagentos.model.errors import Unauthorized
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 
@@ -23,6 +23,3 @@ def need_root(what: str) -> None:
     """Raise Unauthorized unless we are root."""
     if os.geteuid() != 0:
         raise Unauthorized(f"{what} needs root.", hint="Run the same command with sudo.")
-
-
-__all__ = ["Json", "TaosError", "connect", "need_root"]

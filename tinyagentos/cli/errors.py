@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
+from tinyagentos.config import SETTINGS_FILE, Settings
 from tinyagentos.model.errors import Cancelled, InvalidInput, TaosError
 
 DONE, FAILED, USAGE, CANCELLED = 0, 1, 2, 3
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 def exit_status(error: TaosError) -> int:
@@ -35,13 +40,23 @@ def guarded(command: Callable[[], None]) -> int:
     except TaosError as error:
         say(error)
         return exit_status(error)
-    except KeyboardInterrupt:
-        say(Cancelled("Stopped.", hint="Work that the server has begun goes on: `taos job list`."))
-        return CANCELLED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        return DONE
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        first = error.errors()[0]
+        say(
+            InvalidInput(
+                f"The setting `{first['loc'][0]}` cannot be used: {first['msg']}.",
+                hint=f"Mend it in {SETTINGS_FILE}, or in the environment.",
+            )
+        )
+        return USAGE
+    except tomllib.TOMLDecodeError as error:
+        say(InvalidInput(f"{SETTINGS_FILE} cannot be read: {error}.", hint="Mend that line."))
+        return USAGE
     except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            say(Cancelled("Stopped.", hint="What the server has begun goes on: `taos job list`."))
+            return CANCELLED
         return ended.code if isinstance(ended.code, int) else FAILED
     return DONE

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from tinyagentos.cli.common import Json, connect
-from tinyagentos.cli.render import follow_job, print_job, print_json, print_line, print_table
+from tinyagentos.cli.render import (
+    check_succeeded,
+    follow_job,
+    print_job,
+    print_json,
+    print_line,
+    print_table,
+    title,
+)
+from tinyagentos.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, cancel, retry.")
 
@@ -27,7 +36,7 @@ def list_jobs(as_json: Json = False) -> None:
             (
                 job.id, job.kind, job.subject.partition(":")[2], job.state,
                 f"{sum(step.seconds for step in job.steps):.1f}",
-                job.error.message.splitlines()[0] if job.error else "",
+                next(iter(job.error.message.splitlines()), "") if job.error else "",
             )
             for job in jobs
         ),
@@ -48,7 +57,7 @@ def show(job_id: Id, as_json: Json = False) -> None:
 @app.command()
 def watch(job_id: Id, as_json: Json = False) -> None:
     """Follow the job until it has ended."""
-    follow_job(connect().watch(job_id), as_json=as_json)
+    _watch(connect(), job_id, as_json=as_json)
 
 
 @app.command()
@@ -62,7 +71,26 @@ def cancel(job_id: Id, as_json: Json = False) -> None:
 
 
 @app.command()
-def retry(job_id: Id, as_json: Json = False) -> None:
+def retry(
+    job_id: Id,
+    wait: Annotated[bool, typer.Option(help="Wait until the job has ended.")] = True,
+    as_json: Json = False,
+) -> None:
     """Do again what a failed or cancelled job was to do."""
     client = connect()
-    follow_job(client.watch(client.retry(job_id).id), as_json=as_json)
+    job = client.retry(job_id)
+    if wait:
+        _watch(client, job.id, as_json=as_json)
+    elif as_json:
+        print_json(job)
+    else:
+        print_line(f"job {job.id} begun; watch it with `taos job watch {job.id}`")
+
+
+def _watch(client: Client, job_id: str, *, as_json: bool) -> None:
+    job = follow_job(client.watch(job_id), quiet=as_json)
+    if as_json:
+        print_json(job)
+    else:
+        print_line(f"{title(job)}: {job.state}")
+    check_succeeded(job)

@@ -9,11 +9,11 @@ import typer
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, need_root
-from tinyagentos.cli.render import follow_job, print_json, print_line
-from tinyagentos.client import Client
+from tinyagentos.cli.render import check_succeeded, follow_job, print_json, print_line
+from tinyagentos.client import Client, web_address
 from tinyagentos.config import Settings
 from tinyagentos.model.agent import AgentState, check_agent_name
-from tinyagentos.model.errors import NotFound
+from tinyagentos.model.errors import NotFound, NotReady
 
 
 def register(app: typer.Typer) -> None:
@@ -36,31 +36,47 @@ def up(
     report = (lambda _: None) if as_json else print_line
     asyncio.run(set_up_host(settings, report=report))
     asyncio.run(ensure_server_running(settings, report=report))
-    client = Client.connect(settings)
-    ready = ensure_agent_ready(client, agent, framework)
+    ready = ensure_agent_ready(Client.connect(settings), agent, framework, quiet=as_json)
     if as_json:
         print_json(ready)
-        return
-    print_line("")
-    print_line(f"Agent {ready.name} ({ready.framework} {ready.version}) is ready.")
-    print_line(
-        f"  server     http://{settings.host}:{settings.port}   token in {settings.token_file}"
-    )
-    print_line(f"  look       taos agent show {agent}   ·   taos agent logs {agent} -f")
-    print_line(f"  stop it    taos agent stop {agent}   ·   taos agent delete {agent}")
+    else:
+        print_line("\n".join(summary(ready, settings)))
 
 
-def ensure_agent_ready(client: Client, name: str, framework: str) -> wire.Agent:
-    """The agent, ready: found so, started, or deployed, whichever it takes."""
+def ensure_agent_ready(
+    client: Client, name: str, framework: str, *, quiet: bool = False
+) -> wire.Agent:
+    """The agent, ready: found so, waited for, started, or deployed, whichever it takes.
+
+    Raises the error its job failed with, or NotReady when it stopped answering meanwhile.
+    """
     try:
         agent = client.agent(name)
     except NotFound:
         job = client.deploy(wire.NewAgent(name=name, framework=framework))
-        follow_job(client.watch(job.id), as_json=False)
-        return client.agent(name)
-    if agent.state is AgentState.ready:
-        return agent
-    active = [j for j in client.jobs() if j.is_active and j.subject == f"agent:{name}"]
-    job = active[0] if active else client.power(name, "start")
-    follow_job(client.watch(job.id), as_json=False)
-    return client.agent(name)
+    else:
+        if agent.state is AgentState.ready:
+            return agent
+        active = [j for j in client.jobs() if j.is_active and j.subject == f"agent:{name}"]
+        job = active[0] if active else client.power(name, "start")
+    check_succeeded(follow_job(client.watch(job.id), quiet=quiet))
+    agent = client.agent(name)
+    if agent.state is not AgentState.ready:
+        raise NotReady(
+            f"Agent {name} is {agent.state}{': ' if agent.reason else ''}{agent.reason}.",
+            hint=f"`taos agent logs {name}` has its log.",
+        )
+    return agent
+
+
+def summary(agent: wire.Agent, settings: Settings) -> tuple[str, ...]:
+    """What a person needs to know next."""
+    name = agent.name
+    return (
+        "",
+        f"Agent {name} ({agent.framework} {agent.version}) is {agent.state}.",
+        f"  server   {web_address(settings)}   token in {settings.token_file}",
+        *((f"  agent    {agent.address}",) if agent.address else ()),
+        f"  look     taos agent show {name}    taos agent logs {name} -f",
+        f"  end      taos agent stop {name}    taos agent delete {name}",
+    )
