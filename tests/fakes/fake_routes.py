@@ -47,7 +47,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/projects": here.list_projects,
         "POST /1.0/projects": here.create_project,
         "GET /1.0/projects/{name}": here.get_project,
-        "PATCH /1.0/projects/{name}": here.patch_project,
+        "PUT /1.0/projects/{name}": here.put_project,
         "DELETE /1.0/projects/{name}": here.delete_project,
         "GET /1.0/profiles": here.list_profiles,
         "POST /1.0/profiles": here.create_profile,
@@ -93,8 +93,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/storage-pools/{pool}/volumes/custom": here.list_volumes,
         "POST /1.0/storage-pools/{pool}/volumes/custom": here.create_volume,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.get_volume,
-        "PATCH /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.patch_volume,
-        "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.restore_volume,
+        "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.put_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.delete_volume,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.volume_snapshots,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.snapshot_volume,
@@ -104,7 +103,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/networks": here.list_networks,
         "POST /1.0/networks": here.create_network,
         "GET /1.0/networks/{name}": here.get_network,
-        "PATCH /1.0/networks/{name}": here.patch_network,
+        "PUT /1.0/networks/{name}": here.put_network,
         "DELETE /1.0/networks/{name}": here.delete_network,
         "GET /1.0/networks/{name}/state": here.get_network_state,
         "GET /1.0/networks/{name}/leases": here.get_leases,
@@ -189,9 +188,9 @@ class Routes:
         name = request.match_info["name"]
         return reply(find(self.fake.projects, name, "Project not found").json)
 
-    async def patch_project(self, request: web.Request) -> web.Response:
+    async def put_project(self, request: web.Request) -> web.Response:
         found = find(self.fake.projects, request.match_info["name"], "Project not found")
-        found.json["config"] |= (await request.json())["config"]
+        found.json |= await request.json()
         return reply()
 
     async def delete_project(self, request: web.Request) -> web.Response:
@@ -562,15 +561,14 @@ class Routes:
     async def get_volume(self, request: web.Request) -> web.Response:
         return reply(self._volume(request)[2])
 
-    async def patch_volume(self, request: web.Request) -> web.Response:
+    async def put_volume(self, request: web.Request) -> web.Response:
         project, key, _ = self._volume(request)
-        project.volumes[key]["config"] |= (await request.json())["config"]
-        return reply()
-
-    async def restore_volume(self, request: web.Request) -> web.Response:
-        project, key, _ = self._volume(request)
-        snapshots = project.volume_snapshots.get(key, {})
-        find(snapshots, (await request.json())["restore"], "Storage volume snapshot not found")
+        body = await request.json()
+        if "restore" in body:
+            snapshots = project.volume_snapshots.get(key, {})
+            find(snapshots, body["restore"], "Storage volume snapshot not found")
+        else:
+            project.volumes[key] |= body
         return reply()
 
     async def delete_volume(self, request: web.Request) -> web.Response:
@@ -621,8 +619,9 @@ class Routes:
     async def get_network(self, request: web.Request) -> web.Response:
         return reply(self._network(request))
 
-    async def patch_network(self, request: web.Request) -> web.Response:
-        self._network(request)["config"] |= (await request.json())["config"]
+    async def put_network(self, request: web.Request) -> web.Response:
+        found = self._network(request)
+        found |= await request.json()
         return reply()
 
     async def delete_network(self, request: web.Request) -> web.Response:

@@ -28,7 +28,6 @@ STATUS: Mapping[str, int] = {
     "host_not_ready": 503,
     "incus_failed": 502,
     "unavailable": 503,
-    "incus": 502,
     "untrusted": 502,
     "build_failed": 500,
     "not_ready": 504,

@@ -52,13 +52,16 @@ def test_debian_12_without_a_known_mirror_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("targets", "found"),
     [
-        ("http://a.test/|bookworm-updates|\nhttp://b.test/|bookworm|/k", Archive("http://b.test/", "/k")),
+        (
+            "http://a.test/|bookworm-updates|\nhttp://b.test/|bookworm|/k",
+            Archive("http://b.test/", "/k"),
+        ),
         ("http://b.test/|bookworm|$(SIGNED_BY)", Archive("http://b.test/", "")),
         ("http://b.test/|trixie|", None),
         ("", None),
     ],
     ids=["the release itself counts", "no keyring named", "another release", "no sources"],
-)  # fmt: skip
+)
 def test_the_archive_is_read_from_apts_targets(targets: str, found: Archive | None) -> None:
     assert read_archive(targets, "bookworm") == found
 

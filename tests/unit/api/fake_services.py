@@ -1,0 +1,115 @@
+"""Services in memory, for the faces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from tinyagentos.app import explain
+from tinyagentos.config import Settings
+from tinyagentos.incus import IncusUnreachable
+from tinyagentos.model.agent import Agent, AgentSpec, AgentState, Framework, check_agent_name
+from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
+from tinyagentos.model.image import ImageRow, ImageState
+from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeServices:
+    """All nouns in one object; it remembers what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(data_dir=folder, run_dir=folder, port=0)
+        self.token = "secret-token"
+        self.jobs = self.images = self.agents = self
+        self.specs: list[AgentSpec] = []
+        self.kept: dict[str, Job] = {}
+        self.problems: tuple[Problem, ...] = ()
+        self.explain = explain
+        self.log = ["one", "two"]
+
+    async def missing(self) -> tuple[Problem, ...]:
+        return self.problems
+
+    def add(self, kind: str, name: str, state: JobState = JobState.succeeded) -> Job:
+        step = Step("plan", StepState.succeeded, NOW, 0.5)
+        job = Job(f"j{len(self.kept)}", kind, f"agent:{name}", NOW, state, steps=(step,))
+        self.kept[job.id] = job
+        return job
+
+    async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+        check_agent_name(spec.name)
+        if spec.framework != "openclaw":
+            raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
+        if spec.memory_bytes is not None and spec.memory_bytes < 1:
+            raise InvalidInput("memory cannot be negative.", hint="Give more.")
+        special = {
+            "taken": Conflict("The name is taken.", hint="Take another."),
+            "full": NoSpace("3 MiB are free; 4 MiB needed.", hint="Wait."),
+            "away": IncusUnreachable("no such file"),
+            "boom": RuntimeError("secret detail"),
+        }
+        if spec.name in special:
+            raise special[spec.name]
+        self.specs.append(spec)
+        return self.add("deploy", spec.name)
+
+    async def list_agents(self) -> tuple[Agent, ...]:
+        return (Agent("hello", "openclaw", "1", AgentState.ready, "hello-abcdef"),)
+
+    async def get_agent(self, name: str) -> Agent:
+        if name != "hello":
+            raise NotFound(f"There is no agent {name!r}.", hint="List them.")
+        return (await self.list_agents())[0]
+
+    async def start_power(self, name: str, action: Literal["start", "stop", "restart"]) -> Job:
+        await self.get_agent(name)
+        return self.add(action, name)
+
+    async def start_delete(self, name: str) -> Job:
+        await self.get_agent(name)
+        return self.add("delete", name)
+
+    async def open_log(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]:
+        await self.get_agent(name)
+
+        async def read() -> AsyncIterator[str]:
+            for line in self.log[-lines:]:
+                yield line
+
+        return read()
+
+    def list_frameworks(self) -> tuple[Framework, ...]:
+        return (Framework("openclaw", "1", "OpenClaw", 7, None, {"image": 12.0, "build": None}),)
+
+    async def list_images(self) -> tuple[ImageRow, ...]:
+        return (ImageRow("openclaw", "x64", ImageState.absent, newest="1"),)
+
+    def list_jobs(self) -> tuple[Job, ...]:
+        return tuple(reversed(self.kept.values()))
+
+    def get_job(self, job_id: str) -> Job:
+        if job_id not in self.kept:
+            raise NotFound("There is no such job.", hint="List them.")
+        return self.kept[job_id]
+
+    def cancel_job(self, job_id: str) -> Job:
+        if not self.get_job(job_id).is_active:
+            raise Conflict("The job has ended.", hint="Nothing to do.")
+        self.kept[job_id] = replace(self.kept[job_id], state=JobState.cancelled)
+        return self.kept[job_id]
+
+    def retry_job(self, job_id: str) -> Job:
+        return self.add(self.get_job(job_id).kind, "again")
+
+    async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
+        job = self.get_job(job_id)
+        yield replace(job, state=JobState.running)
+        await asyncio.sleep(0)
+        yield job
+

@@ -1,0 +1,252 @@
+"""The API over services in memory: the contract, errors, and who may call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.api.fake_services import FakeServices
+from tinyagentos.api.app import create_api
+from tinyagentos.api.errors import STATUS
+from tinyagentos.model.errors import ALL_ERRORS
+from tinyagentos.model.job import JobState, Problem
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> FakeServices:
+    return FakeServices(tmp_path)
+
+
+@pytest.fixture
+def http(services: FakeServices) -> Iterator[TestClient]:
+    headers = {"Authorization": f"Bearer {services.token}"}
+    client = TestClient(
+        create_api(services),
+        base_url="http://localhost",
+        headers=headers,
+        raise_server_exceptions=False,
+    )
+    with client:
+        yield client
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["detail"]
+    assert problem["hint"]
+
+
+def test_health_needs_no_token_and_the_rest_does(http: TestClient) -> None:
+    del http.headers["Authorization"]
+    assert http.get("/api/health").json()["status"] == "ok"
+    for path in ("/api/ready", "/api/agents", "/api/openapi.json", "/metrics", "/nothing"):
+        assert_problem(http.get(path), 401, "unauthorized")
+    assert http.get("/api/agents").headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "secret-toke", "secret-token2", "ä"])
+def test_a_wrong_token_is_refused(http: TestClient, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}".encode()}
+    assert_problem(http.get("/api/agents", headers=headers), 401, "unauthorized")
+
+
+@pytest.mark.parametrize("host", ["evil.test", "localhost.evil.test", "", "127.0.0.1.evil.test"])
+def test_another_host_name_is_refused(http: TestClient, host: str) -> None:
+    assert_problem(http.get("/api/health", headers={"Host": host}), 401, "unauthorized")
+
+
+@pytest.mark.parametrize("host", ["localhost:8420", "127.0.0.1", "[::1]:8420"])
+def test_our_own_host_names_are_fine(http: TestClient, host: str) -> None:
+    assert http.get("/api/health", headers={"Host": host}).status_code == 200
+
+
+def test_ready_lists_what_is_missing(http: TestClient, services: FakeServices) -> None:
+    assert http.get("/api/ready").status_code == 200
+    services.problems = (Problem("host_not_ready", "No pool.", "Run setup."),)
+    answer = http.get("/api/ready")
+    assert answer.status_code == 503
+    assert answer.json()["missing"] == [
+        {"code": "host_not_ready", "message": "No pool.", "hint": "Run setup."}
+    ]
+
+
+def test_a_deploy_is_accepted_with_its_address(http: TestClient, services: FakeServices) -> None:
+    body = {"name": "hello", "memory": "1.5GiB", "cpu": 2, "disk": 10**10, "source": "build"}
+    answer = http.post("/api/agents/deploy", json=body)
+    assert answer.status_code == 202
+    job = answer.json()["job"]
+    assert answer.headers["location"] == f"/api/jobs/{job['id']}"
+    spec = services.specs[0]
+    assert (spec.memory_bytes, spec.cpus, spec.disk_bytes) == (1610612736, 2, 10**10)
+
+
+def test_the_job_is_as_the_contract_has_it(http: TestClient, services: FakeServices) -> None:
+    services.add("deploy", "hello")
+    assert set(http.get("/api/jobs/j0").json()) == {
+        "id", "kind", "subject", "state", "source", "source_reason", "attempt", "steps",
+        "created_at", "started_at", "finished_at", "error",
+    }  # fmt: skip
+    assert set(http.get("/api/jobs").json()[0]["steps"][0]) == {
+        "name", "state", "started_at", "seconds", "done_bytes", "total_bytes", "detail",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"name": ""}, 422, "invalid_input"),
+        ({"name": "x" * 200}, 422, "invalid_input"),
+        ({"name": "x" * 2000}, 422, "invalid_input"),
+        ({"name": "../x"}, 422, "invalid_input"),
+        ({"name": "Hello"}, 422, "invalid_input"),
+        ({"name": "a b"}, 422, "invalid_input"),
+        ({"name": "\N{GRINNING FACE}"}, 422, "invalid_input"),
+        ({"name": "a\x00"}, 422, "invalid_input"),
+        ({"name": None}, 422, "invalid_input"),
+        ({"name": 7}, 422, "invalid_input"),
+        ({}, 422, "invalid_input"),
+        ([], 422, "invalid_input"),
+        ("name", 422, "invalid_input"),
+        ({"name": "ok", "framework": "nothing"}, 422, "invalid_input"),
+        ({"name": "ok", "memory": -1}, 422, "invalid_input"),
+        ({"name": "ok", "memory": "lots"}, 422, "invalid_input"),
+        ({"name": "ok", "memory": 1e400}, 422, "invalid_input"),
+        ({"name": "ok", "cpu": "two"}, 422, "invalid_input"),
+        ({"name": "ok", "source": "magic"}, 422, "invalid_input"),
+        ({"name": "ok", "colour": "red"}, 422, "invalid_input"),
+        ({"name": "taken"}, 409, "conflict"),
+        ({"name": "full"}, 507, "no_space"),
+        ({"name": "away"}, 503, "host_not_ready"),
+    ],
+)
+def test_what_cannot_be_deployed_is_a_sentence_and_a_hint(
+    http: TestClient, body: object, status: int, code: str
+) -> None:
+    content = json.dumps(body).replace("Infinity", "1e999")
+    answer = http.post(
+        "/api/agents/deploy", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert_problem(answer, status, code)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{not json", b"", b"\xff\xfe", b'{"name": "\\ud800"}', b"[" * 5000, b"null"],
+    ids=["no JSON", "nothing", "no UTF-8", "half a character", "deep", "null"],
+)
+def test_a_body_that_is_no_object_is_refused(http: TestClient, content: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = http.post("/api/agents/deploy", content=content, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert_problem(answer, answer.status_code, "invalid_input")
+
+
+def test_a_large_body_is_refused(http: TestClient) -> None:
+    answer = http.post("/api/agents/deploy", content=b"x" * 100_000)
+    assert_problem(answer, 413, "invalid_input")
+
+
+def test_an_unexpected_error_tells_nothing_of_itself(http: TestClient) -> None:
+    answer = http.post("/api/agents/deploy", json={"name": "boom"})
+    assert_problem(answer, 500, "internal")
+    assert "secret detail" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/agents/nobody", 404),
+        ("DELETE", "/api/agents/nobody", 404),
+        ("POST", "/api/agents/nobody/start", 404),
+        ("GET", "/api/agents/nobody/logs", 404),
+        ("POST", "/api/agents/hello/dance", 422),
+        ("GET", "/api/agents/hello/logs?lines=0", 422),
+        ("GET", "/api/jobs/nothing", 404),
+        ("GET", "/api/jobs/nothing/events", 404),
+        ("POST", "/api/jobs/nothing/cancel", 404),
+        ("GET", "/api/nothing", 404),
+        ("PUT", "/api/agents", 405),
+    ],
+)
+def test_what_is_not_there_is_said(http: TestClient, method: str, path: str, status: int) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["hint"]
+
+
+def test_power_and_delete_begin_jobs(http: TestClient) -> None:
+    for method, path, kind in (
+        ("POST", "/api/agents/hello/start", "start"),
+        ("POST", "/api/agents/hello/stop", "stop"),
+        ("POST", "/api/agents/hello/restart", "restart"),
+        ("DELETE", "/api/agents/hello", "delete"),
+    ):
+        answer = http.request(method, path)
+        assert (answer.status_code, answer.json()["job"]["kind"]) == (202, kind)
+
+
+def test_lists_and_logs(http: TestClient) -> None:
+    assert http.get("/api/agents").json()[0]["state"] == "ready"
+    assert http.get("/api/agents/hello").json()["instance"] == "hello-abcdef"
+    assert http.get("/api/agents/hello/logs?lines=1").text == "two\n"
+    assert http.get("/api/images").json()[0]["state"] == "absent"
+    assert http.get("/api/frameworks").json()[0]["expected_seconds"] == {
+        "image": 12.0, "build": None
+    }  # fmt: skip
+
+
+def test_a_job_is_cancelled_and_retried(http: TestClient, services: FakeServices) -> None:
+    services.add("deploy", "a", JobState.running)
+    assert http.post("/api/jobs/j0/cancel").json()["job"]["state"] == "cancelled"
+    assert_problem(http.post("/api/jobs/j0/cancel"), 409, "conflict")
+    assert http.post("/api/jobs/j0/retry").headers["location"] == "/api/jobs/j1"
+
+
+def test_the_events_of_a_job_end_with_its_final_state(
+    http: TestClient, services: FakeServices
+) -> None:
+    services.add("deploy", "a")
+    answer = http.get("/api/jobs/j0/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert [json.loads(one)["state"] for one in data] == ["running", "succeeded"]
+
+
+def test_metrics_count_jobs(http: TestClient, services: FakeServices) -> None:
+    services.add("deploy", "a")
+    assert 'taos_jobs{state="succeeded"} 1' in http.get("/metrics").text
+
+
+def test_every_error_has_a_status() -> None:
+    assert {error.code for error in ALL_ERRORS} == set(STATUS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+BODY = st.dictionaries(
+    st.sampled_from(["name", "framework", "source", "memory", "cpu", "disk", "model", "x"]), JSON
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(body=BODY | JSON)
+def test_no_body_whatever_makes_the_server_fail(http: TestClient, body: object) -> None:
+    answer = http.post("/api/agents/deploy", content=json.dumps(body).encode())
+    assert answer.status_code in (202, 400, 409, 422)
