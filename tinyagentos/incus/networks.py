@@ -140,7 +140,7 @@ class Networks:
 
     async def update(self, name: str, *, config: Texts) -> None:
         """Change these config keys and leave the others."""
-        await self.api.call("PATCH", _path(NETWORKS, name), {"config": dict(config)})
+        await self.api.merge(_path(NETWORKS, name), config)
 
     async def delete(self, name: str) -> None:
         """Delete the network; IncusError when it is in use."""

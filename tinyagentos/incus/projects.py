@@ -64,7 +64,7 @@ class Projects:
             with contextlib.suppress(AlreadyExists):
                 await self.api.call("POST", PATH, body)
         elif any(found.config.get(key) != value for key, value in config.items()):
-            await self.api.call("PATCH", f"{PATH}/{quote(name, safe='')}", {"config": dict(config)})
+            await self.api.merge(f"{PATH}/{quote(name, safe='')}", config)
         return await self.get(name)
 
     async def delete(self, name: str) -> None:

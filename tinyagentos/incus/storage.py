@@ -180,7 +180,7 @@ class Storage:
 
     async def update_volume(self, pool: str, name: str, *, config: Texts) -> None:
         """Change these config keys and leave the others."""
-        await self.api.run("PATCH", _volume(pool, name), {"config": dict(config)})
+        await self.api.merge(_volume(pool, name), config)
 
     async def delete_volume(self, pool: str, name: str) -> None:
         """Delete the volume with its snapshots; IncusError when an instance uses it."""
