@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import httpx
-from common import Server, incus, keep, server
+from bench.common import Server, incus, keep, server
 
 from tinyagentos.factory.recipe import load_recipe
 

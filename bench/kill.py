@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from common import Server, incus, keep, names, server
+from bench.common import Server, incus, keep, names, server
 
 IMAGE_STEPS = (
     "plan",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from common import keep, names, server
-from kill import compare
+from bench.common import keep, names, server
+from bench.kill import compare
 
 BAD = {
     "empty": {"name": ""},

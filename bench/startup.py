@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import Server, keep
+from bench.common import Server, keep
 
 
 def main() -> None:

@@ -130,16 +130,21 @@ def ensure_folders(settings: Settings) -> None:
 
 
 async def run_server(settings: Settings) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends it.
+
+    Raises Conflict when another server of the same data_dir runs: two would run the same jobs.
+    """
     from tinyagentos.api.app import create_api
     from tinyagentos.api.serve import serve
+    from tinyagentos.api.sockets import listening
+    from tinyagentos.host.incus_daemon import IncusSupervisor
 
     log.set_up(settings.log_level)
-    services = Services(settings)
-    async with services.running(), contextlib.AsyncExitStack() as stack:
-        from tinyagentos.host.incus_daemon import IncusSupervisor
-
-        if os.geteuid() == 0 and not has_systemd():
-            supervisor = asyncio.create_task(IncusSupervisor(settings).run())
-            stack.callback(supervisor.cancel)
-        await serve(create_api(services), settings)
+    ensure_folders(settings)
+    with listening(settings) as sockets:
+        services = Services(settings)
+        async with services.running(), contextlib.AsyncExitStack() as stack:
+            if os.geteuid() == 0 and not has_systemd():
+                supervisor = asyncio.create_task(IncusSupervisor(settings).run())
+                stack.callback(supervisor.cancel)
+            await serve(create_api(services), settings, sockets=sockets)

@@ -1,0 +1,1 @@
+"""Measurements; run one with `.venv/bin/python -m bench.NAME`."""

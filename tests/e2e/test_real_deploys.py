@@ -1,0 +1,165 @@
+"""The real thing: a server process, real Incus, real OpenClaw; deploys, kills, cancels, a crowd.
+
+The tests run in order and share one server in an Incus project of its own, because the first build
+takes most of a minute and leaves the image that the others start from.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from bench.common import Server, incus, names, server
+from bench.kill import compare, kill_in, wait_step
+
+pytestmark = [pytest.mark.incus, pytest.mark.build, pytest.mark.e2e]
+
+
+@pytest.fixture(scope="module")
+def taos() -> Iterator[Server]:
+    """A running server with nothing in its project."""
+    with server() as made:
+        assert made.start() < 5  # the measured figure is bench/startup.py's; CI machines are busy
+        yield made
+
+
+def succeed(taos: Server, name: str, source: str = "auto") -> dict[str, object]:
+    job = taos.wait(taos.deploy(name, source)["id"])
+    assert job["state"] == "succeeded", job["error"]
+    return job
+
+
+def test_an_empty_host_builds_and_the_agent_answers(taos: Server) -> None:
+    job = succeed(taos, "first")
+    assert job["source"] == "build"
+    agent = taos.http.get("/api/agents/first").json()
+    assert (agent["state"], agent["framework"]) == ("ready", "openclaw")
+    socket = taos.folder / "data" / "agents" / f"{agent['instance']}.sock"
+    assert socket.stat().st_mode & 0o777 == 0o600
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket))) as door:
+        assert door.get("http://agent/readyz").status_code == 200
+
+
+def test_the_agent_runs_as_its_user_with_its_state_on_its_volume(taos: Server) -> None:
+    instance = taos.http.get("/api/agents/first").json()["instance"]
+
+    def inside(*argv: str) -> str:
+        return incus("exec", instance, "--", *argv, project=taos.project).strip()
+
+    assert inside("systemctl", "show", "-P", "User", "agent.service") == "agent"
+    pid = inside("systemctl", "show", "-P", "MainPID", "agent.service")
+    assert inside("stat", "-c", "%u", f"/proc/{pid}") == "1000"
+    assert "/home/agent" in inside("findmnt", "-n", "-o", "TARGET", "/home/agent")
+    assert inside("stat", "-c", "%a %u", "/etc/taos/agent.env") == "600 0"
+    assert inside("sh", "-c", "ls /run/taos-build 2>/dev/null | wc -l") == "0"
+    shown = incus("config", "show", instance, project=taos.project)
+    token = inside("sed", "-n", "s/^TAOS_AGENT_TOKEN=//p", "/etc/taos/agent.env")
+    assert len(token) == 64
+    assert token not in shown
+
+
+def test_no_certificate_of_this_host_stays_inside(taos: Server) -> None:
+    instance = taos.http.get("/api/agents/first").json()["instance"]
+    found = incus(
+        "exec", instance, "--", "sh", "-c",
+        "find / -xdev -path /proc -prune -o -newer /etc/taos/README -name 'ca*.crt' -print",
+        project=taos.project,
+    )  # fmt: skip
+    assert "taos-build" not in found
+
+
+def test_the_next_deploy_takes_the_image_that_was_kept(taos: Server) -> None:
+    taos.wait_all()
+    assert succeed(taos, "second")["source"] == "image"
+    assert compare(taos) == []
+
+
+def test_the_log_can_be_read_and_followed(taos: Server) -> None:
+    log = taos.http.get("/api/agents/second/logs", params={"lines": 500}).text
+    assert "gateway" in log
+    with taos.http.stream("GET", "/api/agents/second/logs", params={"follow": 1}) as following:
+        assert next(following.iter_lines())
+
+
+def test_an_agent_stops_starts_and_goes(taos: Server) -> None:
+    for action, state in (("stop", "stopped"), ("start", "ready")):
+        answer = taos.http.post(f"/api/agents/second/{action}")
+        job = taos.wait(answer.json()["job"]["id"])
+        assert job["state"] == "succeeded", job["error"]
+        assert taos.http.get("/api/agents/second").json()["state"] == state
+    taos.delete("second")
+    assert taos.http.get("/api/agents/second").status_code == 404
+    assert compare(taos) == []
+
+
+@pytest.mark.parametrize("step", ["create instance", "start agent", "wait until ready"])
+def test_a_killed_server_leaves_nothing_behind(taos: Server, step: str) -> None:
+    row = kill_in(taos, "image", step)
+    assert row["state"] == "succeeded"
+    assert row["differences"] == []
+
+
+def test_a_build_that_is_killed_ends_without_help(taos: Server) -> None:
+    row = kill_in(taos, "build", "install framework")
+    assert (row["state"], row["differences"]) == ("succeeded", [])
+
+
+def test_a_cancel_takes_effect_at_once_and_leaves_nothing(taos: Server) -> None:
+    job_id = taos.deploy("doomed", "build")["id"]
+    wait_step(taos, job_id, "install framework")
+    begun = time.monotonic()
+    assert taos.http.post(f"/api/jobs/{job_id}/cancel").status_code == 202
+    until_rolling_back(taos, job_id)
+    assert time.monotonic() - begun < 1.0
+    assert taos.wait(job_id)["state"] == "cancelled"
+    assert compare(taos) == []
+
+
+def until_rolling_back(taos: Server, job_id: object) -> None:
+    while True:
+        job = taos.job(job_id)
+        steps = {step["name"] for step in job["steps"]}  # type: ignore[attr-defined]
+        if "roll back" in steps or job["state"] == "cancelled":
+            return
+
+
+def test_two_of_one_name_give_one_conflict(taos: Server) -> None:
+    first = taos.http.post("/api/agents/deploy", json={"name": "twin"})
+    second = taos.http.post("/api/agents/deploy", json={"name": "twin"})
+    assert sorted((first.status_code, second.status_code)) == [202, 409]
+    assert taos.wait(first.json()["job"]["id"])["state"] == "succeeded"
+    taos.delete("twin")
+
+
+def test_bad_input_leaves_no_instance(taos: Server) -> None:
+    before = names("list", taos.project)
+    for body in ({"name": "../x"}, {"name": ""}, {"name": "ok", "memory": -1}, ["x"]):
+        answer = taos.http.post("/api/agents/deploy", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["hint"]
+    assert names("list", taos.project) == before
+
+
+def test_a_second_server_of_the_same_data_is_refused(taos: Server) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tinyagentos.cli", "serve"],
+        env=taos.environment, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "already" in ended.stderr
+    assert taos.http.get("/api/health").status_code == 200
+
+
+def test_a_server_that_stops_in_order_leaves_its_agents_running(taos: Server) -> None:
+    taos.stop()
+    assert "RUNNING" in incus("list", "--format", "csv", "--columns", "s", project=taos.project)
+    taos.start()
+    assert taos.http.get("/api/agents/first").json()["state"] == "ready"
+    taos.delete("first")
+    assert compare(taos) == []
+    assert list((taos.folder / "data" / "agents").iterdir()) == []
