@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import httpx
-from bench.common import Server, incus, keep, server
 
+from bench.common import Server, incus, keep, server
 from tinyagentos.factory.recipe import load_recipe
 
 RUNS = 3

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 
 import pytest
 
 from tests.fakes.fixtures import Backend
 from tests.fakes.tiny_image import TinyImage
 from tinyagentos.incus import (
+    AclRule,
     AlreadyExists,
     Event,
     IncusError,
@@ -90,6 +93,40 @@ class TestStorage:
 
 
 class TestNetworks:
+    async def test_a_bridge_with_rules(self, backend: Backend) -> None:
+        networks, name = backend.incus.networks, f"tt{secrets.token_hex(4)}"
+        reject = AclRule(action="reject", destination="10.0.0.0/8")
+        allow = AclRule(action="allow", protocol="tcp", destination_port="443")
+        await networks.create_acl(name, egress=[reject], description="d")
+        try:
+            await networks.update_acl(name, egress=[reject, allow], description="d")
+            acl = await networks.find_acl(name)
+            assert acl is not None
+            assert (acl.egress, acl.ingress, acl.description) == ((reject, allow), (), "d")
+            with pytest.raises(AlreadyExists):
+                await networks.create_acl(name)
+            config = {"ipv4.address": "10.219.7.1/24", "ipv4.nat": "false", "ipv6.address": "none"}
+            made = await networks.create(name, config=config, description="d")
+            assert (made.managed, made.type, made.config["ipv4.address"]) == (
+                True,
+                "bridge",
+                "10.219.7.1/24",
+            )
+            with pytest.raises(AlreadyExists):
+                await networks.create(name)
+            await networks.update(name, config={"user.a": "1", "ipv4.nat": ""})
+            changed = await networks.get(name)
+            assert (changed.config["user.a"], changed.description) == ("1", "d")
+            assert "ipv4.nat" not in changed.config
+            assert "10.219.7.1" in (await networks.state(name)).addresses
+            assert await networks.leases(name) == ()
+            assert name in {one.name for one in await networks.list()}
+        finally:
+            with contextlib.suppress(NotFound):
+                await networks.delete(name)
+            await networks.delete_acl(name)
+        assert await networks.find(name) is None
+
     async def test_what_is_not_there(self, backend: Backend) -> None:
         assert await backend.incus.networks.find("none") is None
         assert await backend.incus.networks.find_acl("none") is None

@@ -200,15 +200,15 @@ class FakeIncus:
     async def stop(self) -> None:
         """Be gone; the state stays for a start()."""
         self.drop_events()
+        if self._runner:
+            await self._runner.cleanup()
+        self._runner = None
         work = [op.task for op in self.operations.values() if op.task]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         self.operations.clear()
         self.execs.clear()
-        if self._runner:
-            await self._runner.cleanup()
-        self._runner = None
 
     async def __aenter__(self) -> Self:
         await self.start()
