@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -244,7 +245,7 @@ async def _connected(
 async def _end(api: Api, operation: Operation) -> tuple[int, bytes]:
     """The exit code, and what a shell would have said if the command never ran."""
     try:
-        over = await api.wait(operation, within=float("inf"))
+        over = await api.wait(operation, within=math.inf)
     except OperationFailed as error:
         if error.sentence in NEVER_RAN:
             return NEVER_RAN[error.sentence], error.sentence.encode()

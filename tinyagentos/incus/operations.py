@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -172,7 +173,12 @@ class Api:
                 left = deadline - clock()
                 if left <= 0:
                     raise IncusTimeout(f"{operation.description} not over after {limit:g} s")
-                seen = await self._look(operation, min(longest, left), deadline)
+                try:
+                    # Incus counts in whole seconds; this deadline need not.
+                    async with asyncio.timeout(None if left == math.inf else left):
+                        seen = await self._look(operation, min(longest, left), deadline)
+                except TimeoutError:
+                    continue
                 if seen.metadata != operation.metadata:
                     if stall is not None:
                         deadline = clock() + stall

@@ -112,4 +112,3 @@ class FakeServices:
         yield replace(job, state=JobState.running)
         await asyncio.sleep(0)
         yield job
-
