@@ -28,6 +28,7 @@ class FakeServices:
         self.token = "secret-token"
         self.jobs = self.images = self.agents = self
         self.specs: list[AgentSpec] = []
+        self.keys: list[str] = []
         self.kept: dict[str, Job] = {}
         self.problems: tuple[Problem, ...] = ()
         self.explain = explain
@@ -43,6 +44,12 @@ class FakeServices:
         return job
 
     async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+        self._check(spec)
+        self.specs.append(spec)
+        self.keys.append(idempotency_key)
+        return self.add("deploy", spec.name)
+
+    def _check(self, spec: AgentSpec) -> None:
         check_agent_name(spec.name)
         if spec.framework != "openclaw":
             raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
@@ -56,8 +63,6 @@ class FakeServices:
         }
         if spec.name in special:
             raise special[spec.name]
-        self.specs.append(spec)
-        return self.add("deploy", spec.name)
 
     async def list_agents(self) -> tuple[Agent, ...]:
         return (Agent("hello", "openclaw", "1", AgentState.ready, "hello-abcdef"),)
