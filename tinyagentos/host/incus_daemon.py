@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 DAEMON_PLACES = ("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/opt/incus/bin/incusd")
+# Where the daemon we can start listens; an Incus elsewhere is somebody else's.
+DAEMON_SOCKETS = (Path("/var/lib/incus/unix.socket"), Path("/run/incus/unix.socket"))
 HELPERS_PATH = "/usr/libexec/incus:/usr/lib/incus:/usr/sbin:/usr/bin:/sbin:/bin"
 LOG_DIR = Path("/var/log/incus")
 LXCFS_MOUNT = Path("/var/lib/lxcfs")
@@ -47,6 +49,11 @@ async def ensure_running(settings: Settings, report: Report) -> None:
     if await answers(settings):
         return
     report("starting Incus")
+    if settings.incus_socket not in DAEMON_SOCKETS:
+        raise HostNotReady(
+            f"Incus does not answer on {settings.incus_socket}.",
+            hint="Start that Incus yourself, or unset `incus_socket`.",
+        )
     if has_systemd():
         await proc.run("systemctl", "enable", "--now", "incus.socket", within=60)
         await proc.run("systemctl", "start", "incus.service", within=120)
