@@ -28,6 +28,7 @@ from tinyagentos.incus import (
     OperationLost,
     Resync,
 )
+from tinyagentos.incus.operations import Api
 
 EMPTY = InstanceRequest("x")
 
@@ -117,13 +118,11 @@ class TestOperations:
         # It cannot be cancelled in Incus; the client came back when it was over.
         assert "x" in fake_incus.project().instances
 
-    async def test_longer_than_a_slice(
-        self, fake_incus: FakeIncus, incus: Incus, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tinyagentos.incus.operations.SLICE", 0.1)
+    async def test_longer_than_a_slice(self, fake_incus: FakeIncus, incus: Incus) -> None:
         go = fake_incus.hold_next("POST /1.0/instances")
-        asyncio.get_running_loop().call_later(1.5, go.set)
-        await incus.instances.create(EMPTY)
+        asyncio.get_running_loop().call_later(1.2, go.set)
+        api = Api(incus.transport, "taos", slice_seconds=0.1)
+        await api.run("POST", "/1.0/instances", EMPTY.body(False))
         waits = [call for call in fake_incus.calls if call.endswith("/wait")]
         assert len(waits) == 2
 

@@ -38,12 +38,12 @@ from tests.fakes.fake_parts import (
     find,
     network,
     now,
+    pool,
     profile,
     read_metadata,
 )
 from tests.fakes.fake_routes import routes
 
-GIB = 1 << 30
 Work = Callable[[], Awaitable[Json | None]]
 ROOT = {"path": "/", "pool": "taos", "type": "disk"}
 NIC = {"network": "taosbr0", "type": "nic"}
@@ -132,17 +132,9 @@ class FakeIncus:
         self.projects[name] = made
         return made
 
-    def add_pool(self, name: str, driver: str = "btrfs", *, total_bytes: int = 100 * GIB) -> None:
+    def add_pool(self, name: str, driver: str = "btrfs", *, total_bytes: int = 100 << 30) -> None:
         """A new pool."""
-        self.pools[name] = {
-            "name": name,
-            "driver": driver,
-            "config": {},
-            "description": "",
-            "status": "Created",
-            "used_by": [],
-            "resources": {"space": {"used": 0, "total": total_bytes}},
-        }
+        self.pools[name] = pool(name, driver=driver, total_bytes=total_bytes)
 
     def add_image(self, project: str, fingerprint: str, *aliases: str, **fields: object) -> Json:
         """An image that is simply there."""

@@ -270,7 +270,19 @@ def profile(name: str, *, config: Json | None = None, devices: Json | None = Non
     return {**made, "devices": copy.deepcopy(devices or {})}
 
 
-def network(name: str, config: Json, kind: str = "bridge") -> Json:
-    """A network as Incus shows it."""
-    made = {"name": name, "type": kind, "managed": True, "status": "Created", "description": ""}
-    return {**made, "config": config, "used_by": []}
+def network(name: str, config: Json | None = None) -> Json:
+    """A managed network as Incus shows it."""
+    made = {"name": name, "type": "bridge", "managed": True, "status": "Created", "used_by": []}
+    return {**made, "description": "", "config": config or {}}
+
+
+def acl(name: str) -> Json:
+    """A network ACL as Incus shows it."""
+    return {"name": name, "description": "", "ingress": [], "egress": [], "used_by": []}
+
+
+def pool(name: str, *, driver: str = "btrfs", total_bytes: int = 100 << 30) -> Json:
+    """A storage pool as Incus shows it, with what its resources say."""
+    made = {"name": name, "driver": driver, "config": {}, "description": "", "used_by": []}
+    space = {"used": 0, "total": total_bytes}
+    return {**made, "status": "Created", "resources": {"space": space}}

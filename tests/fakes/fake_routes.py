@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -18,11 +17,13 @@ from tests.fakes.fake_parts import (
     Json,
     Operation,
     Project,
+    acl,
     etag_of,
     failed,
     find,
     network,
     now,
+    pool,
     profile,
     reply,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tests.fakes.fake_incus import FakeIncus
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Held = Callable[[web.Request], dict[str, Json]]
 HIDDEN = {"content", "files"}
 
 
@@ -49,11 +51,6 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/projects/{name}": here.get_project,
         "PUT /1.0/projects/{name}": here.put_project,
         "DELETE /1.0/projects/{name}": here.delete_project,
-        "GET /1.0/profiles": here.list_profiles,
-        "POST /1.0/profiles": here.create_profile,
-        "GET /1.0/profiles/{name}": here.get_profile,
-        "PUT /1.0/profiles/{name}": here.put_profile,
-        "DELETE /1.0/profiles/{name}": here.delete_profile,
         "GET /1.0/instances": here.list_instances,
         "POST /1.0/instances": here.create_instance,
         "GET /1.0/instances/{name}": here.get_instance,
@@ -85,10 +82,6 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "PUT /1.0/images/{fingerprint}": here.put_image,
         "DELETE /1.0/images/{fingerprint}": here.delete_image,
         "GET /1.0/images/{fingerprint}/export": here.export_image,
-        "GET /1.0/storage-pools": here.list_pools,
-        "POST /1.0/storage-pools": here.create_pool,
-        "GET /1.0/storage-pools/{pool}": here.get_pool,
-        "DELETE /1.0/storage-pools/{pool}": here.delete_pool,
         "GET /1.0/storage-pools/{pool}/resources": here.get_resources,
         "GET /1.0/storage-pools/{pool}/volumes/custom": here.list_volumes,
         "POST /1.0/storage-pools/{pool}/volumes/custom": here.create_volume,
@@ -100,20 +93,54 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots/{snapshot}": (
             here.delete_volume_snapshot
         ),
-        "GET /1.0/networks": here.list_networks,
-        "POST /1.0/networks": here.create_network,
-        "GET /1.0/networks/{name}": here.get_network,
-        "PUT /1.0/networks/{name}": here.put_network,
-        "DELETE /1.0/networks/{name}": here.delete_network,
         "GET /1.0/networks/{name}/state": here.get_network_state,
         "GET /1.0/networks/{name}/leases": here.get_leases,
-        "GET /1.0/network-acls/{name}": here.get_acl,
-        "POST /1.0/network-acls": here.create_acl,
-        "PUT /1.0/network-acls/{name}": here.put_acl,
-        "DELETE /1.0/network-acls/{name}": here.delete_acl,
     }
+    simple = (
+        ("/1.0/profiles", "profile", 500, lambda request: here._project(request).profiles, profile),
+        ("/1.0/networks", "network", 400, lambda _: fake.networks, network),
+        ("/1.0/network-acls", "network ACL", 400, lambda _: fake.acls, acl),
+        ("/1.0/storage-pools", "storage pool", 409, lambda _: fake.pools, pool),
+    )
+    for path, noun, taken, held, make in simple:
+        table |= collection(path, noun, taken, held, make)
     split = ((*key.split(" "), route) for key, route in table.items())
     return [web.route(method, path, route) for method, path, route in split]  # type: ignore[arg-type]
+
+
+def collection(
+    path: str, noun: str, taken: int, held: Held, make: Callable[[str], Json]
+) -> dict[str, Route]:
+    """The routes of objects that are only kept; taken is the code of a name that is there."""
+
+    def get(request: web.Request) -> Json:
+        return find(held(request), request.match_info["name"], f"{noun.capitalize()} not found")
+
+    async def list_all(request: web.Request) -> web.Response:
+        return reply(list(held(request).values()))
+
+    async def create(request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["name"] in held(request):
+            raise Failure(taken, f"The {noun} already exists")
+        held(request)[body["name"]] = make(body["name"]) | body
+        return reply()
+
+    async def show(request: web.Request) -> web.Response:
+        return reply(get(request))
+
+    async def put(request: web.Request) -> web.Response:
+        found = get(request)
+        found |= await request.json()
+        return reply()
+
+    async def delete(request: web.Request) -> web.Response:
+        del held(request)[get(request)["name"]]
+        return reply()
+
+    one = f"{path}/{{name}}"
+    made: dict[str, Route] = {f"GET {path}": list_all, f"POST {path}": create, f"GET {one}": show}
+    return {**made, f"PUT {one}": put, f"DELETE {one}": delete}
 
 
 class Routes:
@@ -198,32 +225,6 @@ class Routes:
         if found.instances or found.images or found.volumes or len(found.profiles) > 1:
             raise Failure(500, "Only empty projects can be removed.")
         del self.fake.projects[found.name]
-        return reply()
-
-    async def list_profiles(self, request: web.Request) -> web.Response:
-        return reply(list(self._project(request).profiles.values()))
-
-    async def create_profile(self, request: web.Request) -> web.Response:
-        body, profiles = await request.json(), self._project(request).profiles
-        if body["name"] in profiles:
-            raise Failure(500, "Error inserting into database: The profile already exists")
-        profiles[body["name"]] = {**profile(body["name"]), **body}
-        return reply()
-
-    async def get_profile(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        return reply(find(self._project(request).profiles, name, "Profile not found"))
-
-    async def put_profile(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        found = find(self._project(request).profiles, name, "Profile not found")
-        found |= await request.json()
-        return reply()
-
-    async def delete_profile(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        find(self._project(request).profiles, name, "Profile not found")
-        del self._project(request).profiles[name]
         return reply()
 
     # Instances
@@ -521,25 +522,8 @@ class Routes:
             raise Failure(404, "Storage pool volume not found")
         return project, key, volume | {"used_by": _users(project, key)}
 
-    async def list_pools(self, request: web.Request) -> web.Response:
-        return reply(list(self.fake.pools.values()))
-
-    async def create_pool(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body["name"] in self.fake.pools:
-            raise Failure(409, "Storage pool already exists")
-        self.fake.add_pool(body["name"], body["driver"])
-        return reply()
-
     def _pool(self, request: web.Request) -> Json:
         return find(self.fake.pools, request.match_info["pool"], "Storage pool not found")
-
-    async def get_pool(self, request: web.Request) -> web.Response:
-        return reply(self._pool(request))
-
-    async def delete_pool(self, request: web.Request) -> web.Response:
-        del self.fake.pools[self._pool(request)["name"]]
-        return reply()
 
     async def get_resources(self, request: web.Request) -> web.Response:
         return reply(self._pool(request)["resources"])
@@ -602,31 +586,8 @@ class Routes:
 
     # Networks
 
-    async def list_networks(self, request: web.Request) -> web.Response:
-        return reply(list(self.fake.networks.values()))
-
-    async def create_network(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body["name"] in self.fake.networks:
-            raise Failure(400, "The network already exists")
-        made = network(body["name"], body.get("config") or {}, body.get("type", "bridge"))
-        self.fake.networks[body["name"]] = made
-        return reply()
-
     def _network(self, request: web.Request) -> Json:
         return find(self.fake.networks, request.match_info["name"], "Network not found")
-
-    async def get_network(self, request: web.Request) -> web.Response:
-        return reply(self._network(request))
-
-    async def put_network(self, request: web.Request) -> web.Response:
-        found = self._network(request)
-        found |= await request.json()
-        return reply()
-
-    async def delete_network(self, request: web.Request) -> web.Response:
-        del self.fake.networks[self._network(request)["name"]]
-        return reply()
 
     async def get_network_state(self, request: web.Request) -> web.Response:
         address = self._network(request)["config"].get("ipv4.address", "").partition("/")[0]
@@ -636,28 +597,6 @@ class Routes:
     async def get_leases(self, request: web.Request) -> web.Response:
         self._network(request)
         return web.json_response({"type": "sync", "metadata": []})
-
-    async def get_acl(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        return reply(find(self.fake.acls, name, "Network ACL not found"))
-
-    async def create_acl(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body["name"] in self.fake.acls:
-            raise Failure(400, "The network ACL already exists")
-        self.fake.acls[body["name"]] = {"used_by": [], **body}
-        return reply()
-
-    async def put_acl(self, request: web.Request) -> web.Response:
-        found = find(self.fake.acls, request.match_info["name"], "Network ACL not found")
-        found |= await request.json()
-        return reply()
-
-    async def delete_acl(self, request: web.Request) -> web.Response:
-        find(self.fake.acls, request.match_info["name"], "Network ACL not found")
-        with contextlib.suppress(KeyError):
-            del self.fake.acls[request.match_info["name"]]
-        return reply()
 
 
 def _alias(name: str, target: str) -> Json:

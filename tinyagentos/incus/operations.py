@@ -73,6 +73,7 @@ class Api:
 
     transport: Transport
     project: str
+    slice_seconds: float = SLICE
 
     def query(self, more: Texts = NONE) -> Texts:
         """The query of a call in this project."""
@@ -167,7 +168,7 @@ class Api:
         clock = asyncio.get_running_loop().time
         limit = within if stall is None else stall
         deadline = clock() + limit
-        longest = 1.0 if on_progress or stall is not None else SLICE
+        longest = 1.0 if on_progress or stall is not None else self.slice_seconds
         try:
             while not operation.is_over:
                 left = deadline - clock()
