@@ -218,8 +218,11 @@ def _read(kind: type[T], response: httpx.Response) -> T:
 
 
 def _part(name: str) -> str:
-    """A name as one part of a path, whatever a person typed."""
-    return quote(name, safe="") or "%20"
+    """A name as one part of a path, whatever a person typed.
+
+    Servers undo one quoting before they look for slashes, so a slash gets two.
+    """
+    return quote(name.replace("/", "%2F"), safe="") or "%20"
 
 
 def _error(response: httpx.Response) -> TaosError:

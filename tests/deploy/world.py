@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +55,11 @@ class QuickBuilder:
         await self.go_on.wait()
         if self.fail:
             raise BuildFailed("npm said no", hint="again")
+
+    @asynccontextmanager
+    async def without_identity(self, instance: str) -> AsyncIterator[None]:
+        """The fake's instances have none."""
+        yield
 
 
 class Taos:

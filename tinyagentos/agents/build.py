@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from tinyagentos.model.recipe import Recipe
@@ -19,4 +20,8 @@ class Builder(Protocol):
 
     async def build(self, recipe: Recipe, instance: str, report: Report) -> None:
         """Install the recipe in the running instance; BuildFailed when it does not work."""
+        ...
+
+    def without_identity(self, instance: str) -> AbstractAsyncContextManager[None]:
+        """While inside, a snapshot of the running instance is nobody's in particular."""
         ...

@@ -162,7 +162,8 @@ async def ensure_framework(order: DeployOrder, recipe: Recipe, job: JobContext, 
         if instance.config.get(STAGE_KEY) == BUILT:
             return
         await host.builder.build(recipe, order.instance, job.note)
-        await host.incus.instances.create_snapshot(order.instance, keep.SNAPSHOT)
+        async with host.builder.without_identity(order.instance):
+            await host.incus.instances.create_snapshot(order.instance, keep.SNAPSHOT)
         await instances.set_config(order.instance, {STAGE_KEY: BUILT}, host)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from tinyagentos.config import Settings
 from tinyagentos.factory.base import ensure_base_image
-from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build
+from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
 from tinyagentos.factory.pack import PackedImage
 from tinyagentos.factory.pipeline import make_image
 from tinyagentos.factory.recipe import list_recipes, load_recipe
@@ -62,6 +63,10 @@ class RecipeBuilder:
         target = InstanceTarget(self._incus, instance)
         await target.wait_online(within=ONLINE_WITHIN)
         await carry_out(plan, target, archives, report)
+
+    def without_identity(self, instance: str) -> AbstractAsyncContextManager[None]:
+        """While inside, a snapshot of the running instance is nobody's in particular."""
+        return without_identity(InstanceTarget(self._incus, instance))
 
 
 async def build_image(

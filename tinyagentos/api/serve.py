@@ -32,7 +32,8 @@ async def serve(
     sockets: Sequence[socket.socket] | None = None,
     on_started: Callable[[str], None] = announce,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; on_started gets the web address when requests are answered.
+    """Serve until SIGTERM, SIGINT or a cancel; on_started gets the web address when requests
+    are answered.
 
     sockets: what listening() gave, for a caller that must know early that it is the only server.
     Raises what listening() raises.
@@ -53,7 +54,14 @@ async def serve(
         proxy_headers=False,
     )
     address = web_address(*sockets[0].getsockname()[:2])
-    await _Server(config, app, lambda: on_started(address)).serve(sockets=list(sockets))
+    server = _Server(config, app, lambda: on_started(address))
+    serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build
+from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
 from tinyagentos.factory.pack import PackedImage, pack
 from tinyagentos.factory.rootfs import make_rootfs
 from tinyagentos.factory.target import RootfsTarget
@@ -45,7 +45,8 @@ async def make_image(
         await carry_out(plan_build(recipe, base), RootfsTarget(root), archives, report)
         await trim(root, recipe, base, arch, report)
         report("packing")
-        image = await pack(work, recipe, arch, out, level=level)
+        async with without_identity(RootfsTarget(root)):
+            image = await pack(work, recipe, arch, out, level=level)
         check_budget(recipe, image)
         return image
     finally:
