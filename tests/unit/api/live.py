@@ -31,7 +31,7 @@ WITHIN = 20.0
 class LiveServices(FakeServices):
     """Agents in memory, jobs run by the real runner.
 
-    A deploy of `waits` goes on until `go_on`; one of `fails` fails.
+    A deploy of `waits` goes on until `go_on`; one of `fails` fails; `unwell` never answers.
     """
 
     def __init__(self, folder: Path, agents: dict[str, Agent]) -> None:
@@ -107,7 +107,12 @@ class LiveServices(FakeServices):
             del self.running[job.params["name"]]
 
     def _put(self, name: str, state: AgentState) -> None:
-        self.running[name] = Agent(name, "openclaw", "1.2", state, f"{name}-abcdef")
+        self.running[name] = make_agent(name, AgentState.unhealthy if name == "unwell" else state)
+
+
+def make_agent(name: str, state: AgentState) -> Agent:
+    """An agent in that state."""
+    return Agent(name, "openclaw", "1.2", state, f"{name}-abcdef")
 
 
 class LiveServer:

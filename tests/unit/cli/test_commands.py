@@ -1,0 +1,179 @@
+"""Every command against a real server: what it prints, as what, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api.live import LiveServer
+from tests.unit.cli.conftest import Taos
+from tinyagentos import __version__
+from tinyagentos.cli.errors import CANCELLED, DONE, FAILED, USAGE
+
+
+def test_the_life_of_an_agent_in_words(server: LiveServer, taos: Taos) -> None:
+    assert "No agents yet" in taos("agent", "list").out
+    ended = taos("agent", "deploy", "hello", "--memory", "2GiB", "--cpu", "2")
+    assert (ended.status, ended.err) == (DONE, "")
+    assert ended.out.startswith("by build: no image is here\n✓ install")
+    heading, row = taos("agent", "list").out.splitlines()
+    assert heading.split() == ["NAME", "FRAMEWORK", "VERSION", "STATE", "REASON"]
+    assert row.split() == ["hello", "openclaw", "1.2", "ready"]
+    assert re.search(r"^state +ready$", taos("agent", "show", "hello").out, re.MULTILINE)
+    assert taos("agent", "logs", "hello", "--lines", "1").out == "two\n"
+    for action in ("stop", "start", "restart", "delete"):
+        assert taos("agent", action, "hello").status == DONE
+    kinds = [row.split()[1] for row in taos("job", "list").out.splitlines()[1:]]
+    assert kinds == ["delete", "restart", "start", "stop", "deploy"]
+
+
+def test_the_life_of_an_agent_in_json(server: LiveServer, taos: Taos) -> None:
+    assert json.loads(taos("agent", "list", "--json").out) == []
+    job = json.loads(taos("agent", "deploy", "hello", "--json").out)
+    assert (job["state"], job["source"]) == ("succeeded", "build")
+    assert json.loads(taos("agent", "show", "hello", "--json").out)["state"] == "ready"
+    assert json.loads(taos("agent", "list", "--json").out)[0]["name"] == "hello"
+    lines = taos("agent", "logs", "hello", "--json").out.splitlines()
+    assert [json.loads(line) for line in lines] == ["one", "two"]
+    assert json.loads(taos("image", "list", "--json").out)[0]["framework"] == "openclaw"
+    assert json.loads(taos("job", "list", "--json").out)[0]["id"] == job["id"]
+    assert json.loads(taos("job", "show", job["id"], "--json").out)["id"] == job["id"]
+    assert json.loads(taos("job", "watch", job["id"], "--json").out)["state"] == "succeeded"
+    assert json.loads(taos("agent", "stop", "hello", "--json").out)["kind"] == "stop"
+
+
+def test_not_waiting_gives_the_id_to_go_on_with(server: LiveServer, taos: Taos) -> None:
+    ended = taos("agent", "deploy", "waits", "--no-wait")
+    assert ended.status == DONE
+    found = re.search(r"taos job watch (\w+)", ended.out)
+    assert found
+    job_id = found[1]
+    assert "running" in taos("job", "show", job_id).out
+    assert "is being cancelled" in taos("job", "cancel", job_id).out
+    watched = taos("job", "watch", job_id)
+    assert watched.status == CANCELLED
+    assert f"taos job retry {job_id}" in watched.err
+    again = taos("job", "retry", job_id, "--no-wait", "--json")
+    assert json.loads(again.out)["kind"] == "deploy"
+    taos("job", "cancel", json.loads(again.out)["id"])
+
+
+def test_a_failed_job_says_why_and_what_to_do(server: LiveServer, taos: Taos) -> None:
+    ended = taos("agent", "deploy", "fails")
+    assert ended.status == FAILED
+    assert "✗ wait until ready" in ended.out
+    assert ended.err == (
+        "taos: Job failed: deploy fails: The agent did not answer.\n  hint: Read its log.\n"
+    )
+    machine = taos("agent", "deploy", "fails", "--json")
+    assert machine.status == FAILED
+    assert json.loads(machine.out)["error"]["code"] == "not_ready"
+    job_id = json.loads(machine.out)["id"]
+    shown = taos("job", "show", job_id).out
+    assert "The agent did not answer.\n  hint: Read its log.\n" in shown
+    assert taos("job", "retry", job_id).status == FAILED
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (("agent", "deploy", "Bad Name"), USAGE),
+        (("agent", "deploy", ""), USAGE),
+        (("agent", "deploy", "../x"), USAGE),
+        (("agent", "deploy", "a", "--framework", "nothing"), USAGE),
+        (("agent", "deploy", "a", "--memory", "lots"), USAGE),
+        (("agent", "deploy", "a", "--memory", "-1"), USAGE),
+        (("agent", "deploy", "a", "--source", "magic"), USAGE),
+        (("agent", "deploy", "a", "--cpu", "0"), USAGE),
+        (("agent", "deploy", "full"), FAILED),
+        (("agent", "show", "nobody"), FAILED),
+        (("agent", "logs", "nobody"), FAILED),
+        (("agent", "delete", "nobody"), FAILED),
+        (("job", "watch", "nothing"), FAILED),
+        (("job", "cancel", "nothing"), FAILED),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence_and_a_hint(
+    server: LiveServer, taos: Taos, argv: tuple[str, ...], status: int
+) -> None:
+    ended = taos(*argv)
+    assert (ended.status, ended.out) == (status, "")
+    sentence, hint = ended.err.splitlines()
+    assert sentence.startswith("taos: ")
+    assert hint.startswith("  hint: ")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("agent", "deploy"),
+        ("agent", "dance"),
+        ("agent", "deploy", "a", "--cpu", "two"),
+        ("agent", "logs", "a", "--lines", "0"),
+        ("fly",),
+        ("agent", "list", "--colour"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_server_is_asked(taos: Taos, argv: tuple[str, ...]) -> None:
+    ended = taos(*argv)
+    assert ended.status == USAGE
+    assert "Error" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    "argv", [("agent", "list"), ("job", "list", "--json"), ("image", "list"), ("job", "show", "j1")]
+)
+def test_without_a_server_it_says_what_to_start(taos: Taos, argv: tuple[str, ...]) -> None:
+    ended = taos(*argv)
+    assert (ended.status, ended.out) == (FAILED, "")
+    assert ended.err == (
+        "taos: The taOS server does not run.\n  hint: Start it with `taos up`, or `taos serve`.\n"
+    )
+
+
+def test_a_wrong_setting_is_named(taos: Taos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAOS_PORT", "many")
+    ended = taos("agent", "list")
+    assert ended.status == USAGE
+    assert "`port`" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_the_version_is_told(taos: Taos) -> None:
+    assert taos("--version").out == f"taos {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (),
+        ("agent",), ("image",), ("job",),
+        ("up",), ("serve",), ("setup",), ("doctor",), ("test",),
+        *(("agent", c) for c in ["deploy", "list", "show", "logs"]),
+        *(("agent", c) for c in ["start", "stop", "restart", "delete"]),
+        *(("image", c) for c in ["list", "build", "import"]),
+        *(("job", c) for c in ["list", "show", "watch", "cancel", "retry"]),
+    ],
+)  # fmt: skip
+def test_every_command_has_help(taos: Taos, argv: tuple[str, ...]) -> None:
+    ended = taos(*argv, "--help")
+    assert ended.status == DONE
+    assert "Usage" in ended.out
+    if len(argv) == 2:
+        assert "--json" in ended.out
+
+
+def test_an_image_that_is_not_there_cannot_be_imported(taos: Taos, tmp_path: Path) -> None:
+    ended = taos("image", "import", str(tmp_path / "none.tar.zst"))
+    assert ended.status in (FAILED, USAGE)
+    assert ended.err.startswith("taos: ")
+
+
+def test_an_unknown_recipe_cannot_be_built(taos: Taos, tmp_path: Path) -> None:
+    ended = taos("image", "build", "nothing", "--out", str(tmp_path))
+    assert ended.status in (FAILED, USAGE)
+    assert ended.err.startswith("taos: ")

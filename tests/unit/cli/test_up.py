@@ -1,0 +1,97 @@
+"""taos up, its part with the agent: whatever it finds, it ends with an agent that answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api.live import LiveServer, make_agent
+from tests.unit.cli.conftest import Taos
+from tinyagentos import wire
+from tinyagentos.cli.errors import FAILED, USAGE
+from tinyagentos.cli.up import ensure_agent_ready, summary
+from tinyagentos.client import Client
+from tinyagentos.config import Settings
+from tinyagentos.model.agent import AgentState
+from tinyagentos.model.errors import InvalidInput, NotReady, TaosError
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Client:
+    return Client.connect(server.settings)
+
+
+def kinds(client: Client) -> list[str]:
+    return [job.kind for job in client.jobs()]
+
+
+def test_absent_it_is_deployed_and_ready_it_is_left_alone(client: Client) -> None:
+    assert ensure_agent_ready(client, "hello", "openclaw").state is AgentState.ready
+    assert ensure_agent_ready(client, "hello", "openclaw").state is AgentState.ready
+    assert kinds(client) == ["deploy"]
+
+
+@pytest.mark.parametrize("state", [AgentState.stopped, AgentState.unhealthy])
+def test_stopped_or_unwell_it_is_started(
+    server: LiveServer, client: Client, state: AgentState
+) -> None:
+    server.agents["hello"] = make_agent("hello", state)
+    assert ensure_agent_ready(client, "hello", "openclaw").state is AgentState.ready
+    assert kinds(client) == ["start"]
+
+
+def test_a_deploy_that_is_under_way_is_waited_for(server: LiveServer, client: Client) -> None:
+    job = client.deploy(wire.NewAgent(name="waits"))
+    server.agents["waits"] = make_agent("waits", AgentState.deploying)
+    server.call(server.services.go_on.set)
+    assert ensure_agent_ready(client, "waits", "openclaw", quiet=True).state is AgentState.ready
+    assert [job.id for job in client.jobs()] == [job.id]
+
+
+def test_a_failed_deploy_is_raised(client: Client) -> None:
+    with pytest.raises(TaosError, match="did not answer"):
+        ensure_agent_ready(client, "fails", "openclaw")
+
+
+def test_an_agent_that_stopped_answering_meanwhile_is_not_called_ready(
+    server: LiveServer, client: Client
+) -> None:
+    server.agents["unwell"] = make_agent("unwell", AgentState.stopped)
+    with pytest.raises(NotReady, match="unhealthy") as caught:
+        ensure_agent_ready(client, "unwell", "openclaw")
+    assert "taos agent logs unwell" in caught.value.hint
+
+
+def test_an_unknown_framework_is_the_callers_mistake(client: Client) -> None:
+    with pytest.raises(InvalidInput):
+        ensure_agent_ready(client, "hello", "nothing")
+
+
+def test_the_summary_has_the_address_and_what_to_do_next(client: Client, tmp_path: Path) -> None:
+    agent = ensure_agent_ready(client, "hello", "openclaw")
+    settings = Settings(data_dir=tmp_path, host="0.0.0.0", port=8420)
+    text = "\n".join(summary(agent.model_copy(update={"address": "http://10.1.2.3"}), settings))
+    for part in (
+        "hello (openclaw 1.2) is ready",
+        "http://127.0.0.1:8420",
+        str(tmp_path / "token"),
+        "http://10.1.2.3",
+        "taos agent logs hello",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", ["Bad", "../x", "", "a" * 200])
+def test_a_bad_name_is_refused_before_anything_is_set_up(taos: Taos, name: str) -> None:
+    ended = taos("up", name)
+    assert ended.status == USAGE
+    assert "hint" in ended.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do it")
+def test_it_needs_root(taos: Taos) -> None:
+    ended = taos("up")
+    assert ended.status == FAILED
+    assert "sudo" in ended.err
