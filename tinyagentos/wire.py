@@ -29,7 +29,9 @@ def parse_size(value: object) -> object:
     return value
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+# More than this a JSON number cannot say exactly everywhere (RFC 8259, section 6).
+MOST = 2**53 - 1
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=MOST)]
 
 
 class Wire(BaseModel):
@@ -141,9 +143,9 @@ class NewAgent(BaseModel):
     framework: str = Field("openclaw", max_length=1000)
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.auto
     model: str = Field("", max_length=200)
-    memory: Size | None = Field(None, gt=0, description="Most memory the agent may take")
-    cpu: int | None = Field(None, gt=0, description="Most processor cores the agent may take")
-    disk: Size | None = Field(None, gt=0, description="Most disk the agent's root may take")
+    memory: Size | None = Field(None, description="Most memory the agent may take")
+    cpu: int | None = Field(None, gt=0, le=MOST, description="Most processor cores the agent may take")
+    disk: Size | None = Field(None, description="Most disk the agent's root may take")
 
     def to_spec(self) -> agents.AgentSpec:
         """As the agents' side takes it."""

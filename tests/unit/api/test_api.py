@@ -9,12 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.unit.api.fake_services import FakeServices
 from tinyagentos.api.app import create_api
 from tinyagentos.api.errors import STATUS
+from tinyagentos.config import Settings
+from tinyagentos.incus import IncusUnreachable
+from tinyagentos.model.agent import Agent
 from tinyagentos.model.errors import ALL_ERRORS
 from tinyagentos.model.job import JobState, Problem
 
@@ -241,7 +245,7 @@ BODY = st.dictionaries(
 )
 
 
-@settings(
+@hypothesis_settings(
     max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -250,3 +254,107 @@ BODY = st.dictionaries(
 def test_no_body_whatever_makes_the_server_fail(http: TestClient, body: object) -> None:
     answer = http.post("/api/agents/deploy", content=json.dumps(body).encode())
     assert answer.status_code in (202, 400, 409, 422)
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b'{"name": "a", "\\ud800": 1}', "application/json", 422),
+        (b'{"name": "a", "memory": 1' + b"0" * 5000 + b"}", "application/json", 400),
+        (b'{"name": "a", "memory": 1' + b"0" * 4000 + b"}", "application/json", 422),
+        (b'{"name": "a", "memory": NaN}', "application/json", 422),
+        (b'{"name": "a", "cpu": -Infinity}', "application/json", 422),
+        (b'{"name": "a", "name": 7}', "application/json", 422),
+        (b'{"name": "a"}', "text/plain", 422),
+        (b"name=a", "application/x-www-form-urlencoded", 422),
+        (b'{"name": "a"}', "application/json; charset=utf-7", 202),
+        (b'{"name": "a"}', "\xff", 422),
+        (b'{"a":' * 5000, "application/json", 400),
+    ],
+)
+def test_strange_bodies_are_the_callers_fault(
+    http: TestClient, content: bytes, content_type: str, status: int
+) -> None:
+    headers = {"Content-Type": content_type.encode("latin-1")}
+    answer = http.post("/api/agents/deploy", content=content, headers=headers)
+    if status == 202:
+        assert answer.status_code == 202
+    else:
+        assert_problem(answer, status, "invalid_input")
+        assert answer.json()["message"] == answer.json()["detail"]
+
+
+@pytest.mark.parametrize("part", ["%00", "%ff", "%2e%2e", "%F0%9F%98%80", "a" * 3000, "%20"])
+@pytest.mark.parametrize("route", ["/api/agents/{}", "/api/jobs/{}", "/api/{}"])
+def test_strange_paths_are_not_found(http: TestClient, route: str, part: str) -> None:
+    assert_problem(http.get(route.format(part)), 404, "not_found")
+
+
+def test_the_field_is_named(http: TestClient) -> None:
+    answer = http.post("/api/agents/deploy", json={"name": "a", "memory": "lots"})
+    assert answer.json()["detail"].startswith("`memory` cannot be used: give bytes, or a size")
+
+
+def test_a_method_that_is_not_there_says_which_are(http: TestClient) -> None:
+    answer = http.put("/api/agents")
+    assert_problem(answer, 405, "invalid_input")
+    assert answer.headers["allow"] == "GET"
+
+
+def test_the_idempotency_key_is_passed_on(http: TestClient, services: FakeServices) -> None:
+    http.post("/api/agents/deploy", json={"name": "a"}, headers={"Idempotency-Key": "k1"})
+    assert services.keys == ["k1"]
+    long = {"Idempotency-Key": "k" * 300}
+    answer = http.post("/api/agents/deploy", json={"name": "a"}, headers=long)
+    assert_problem(answer, 422, "invalid_input")
+
+
+def test_an_unexpected_error_is_logged_once(
+    http: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    http.post("/api/agents/deploy", json={"name": "boom"})
+    assert [record.message for record in caplog.records if record.exc_info] == ["request failed"]
+
+
+def test_metrics_are_told_while_incus_is_away(http: TestClient, services: FakeServices) -> None:
+    assert 'taos_agents{state="ready"} 1' in http.get("/metrics").text
+
+    async def fail() -> tuple[Agent, ...]:
+        raise IncusUnreachable("no such file")
+
+    services.list_agents = fail  # type: ignore[method-assign] # Incus goes away
+    told = http.get("/metrics").text
+    assert "taos_incus_up 0" in told
+    assert "taos_agents" not in told
+    assert 'taos_jobs{state="failed"} 0' in told
+
+
+def test_the_contract_documents_every_route_and_its_errors(http: TestClient) -> None:
+    contract = http.get("/api/openapi.json").json()
+    assert {"/api/health", "/api/agents/deploy", "/api/jobs/{job_id}/events"} <= set(
+        contract["paths"]
+    )
+    for path, operations in contract["paths"].items():
+        for method, operation in operations.items():
+            assert operation.get("description"), f"{method} {path}"
+            for code in ("4XX", "5XX"):
+                assert "application/problem+json" in operation["responses"][code]["content"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "host", "status"),
+    [
+        ("fd00::5", "[fd00::5]:8420", 200),
+        ("server.lan", "Server.lan:8420", 200),
+        ("server.lan", "other.lan", 401),
+        ("0.0.0.0", "whatever.lan", 200),
+        ("127.0.0.1", "[::1", 200),
+        ("127.0.0.1", "]", 401),
+    ],
+)
+def test_the_configured_host_name_is_ours_too(
+    services: FakeServices, configured: str, host: str, status: int
+) -> None:
+    services.settings = Settings(host=configured)
+    with TestClient(create_api(services), base_url="http://localhost") as http:
+        assert http.get("/api/health", headers={"Host": host}).status_code == status
