@@ -155,25 +155,29 @@ async def ensure_units(plan: BuildPlan, target: Target, env: Mapping[str, str]) 
     )  # fmt: skip
 
 
+HIDE = (
+    ": > /etc/machine-id; rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed; "
+    "journalctl --rotate --vacuum-size=1K >/dev/null 2>&1 || true"
+)
+
+
+async def remove_identity(target: Target) -> None:
+    """Leave no machine-id and no log; an empty machine-id(5) is filled at the first boot."""
+    await target.run("sh", "-c", HIDE, env=build_environment(), within=SHORT)
+
+
 @asynccontextmanager
 async def without_identity(target: Target) -> AsyncIterator[None]:
-    """While inside, the target has no machine-id and no log: what is copied of it is nobody's.
+    """While inside, the running target has no machine-id and no log: a copy of it is nobody's.
 
-    An empty machine-id(5) is filled at the next boot. A running system gets its own back, because
-    its journal is found by it.
+    It gets its own back, because its journal is found by it.
     """
-    env = build_environment()
-    hide = (
-        "cp /etc/machine-id /run/taos-machine-id 2>/dev/null; : > /etc/machine-id; "
-        "rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed; "
-        "journalctl --rotate --vacuum-size=1K >/dev/null 2>&1 || true"
-    )
-    await target.run("sh", "-c", hide, env=env, within=SHORT)
+    own = (await target.run("cat", "/etc/machine-id", env={}, within=SHORT)).strip()
+    await remove_identity(target)
     try:
         yield
     finally:
-        back = "if [ -s /run/taos-machine-id ]; then cat /run/taos-machine-id > /etc/machine-id; fi"
-        await target.run("sh", "-c", back, env=env, within=SHORT)
+        await target.run("sh", "-c", f"echo {own} > /etc/machine-id", env={}, within=SHORT)
 
 
 def make_archive(files: Sequence[RecipeFile], links: Mapping[str, str]) -> bytes:

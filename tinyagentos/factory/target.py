@@ -44,6 +44,9 @@ class RootfsTarget:
             'root=$1 cwd=$2; shift 2; mount --bind "$root" "$root"; '
             'mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"; '
             'mount -t tmpfs tmpfs "$root/tmp"; '
+            'names="$root/run/systemd/resolve"; mkdir -p "$names"; '
+            'touch "$names/stub-resolv.conf"; '
+            'mount --bind /etc/resolv.conf "$names/stub-resolv.conf"; '
             'exec chroot "$root" /bin/sh -c \'cd "$0" && exec "$@"\' "$cwd" "$@"'
         )
         words = [f"{name}={value}" for name, value in env.items()]
