@@ -144,7 +144,9 @@ class NewAgent(BaseModel):
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.auto
     model: str = Field("", max_length=200)
     memory: Size | None = Field(None, description="Most memory the agent may take")
-    cpu: int | None = Field(None, gt=0, le=MOST, description="Most processor cores the agent may take")
+    cpu: int | None = Field(
+        None, gt=0, le=MOST, description="Most processor cores the agent may take"
+    )
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
 
     def to_spec(self) -> agents.AgentSpec:

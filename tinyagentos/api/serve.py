@@ -48,6 +48,7 @@ async def serve(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",  # it reports every start and end, which we do ourselves
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         server_header=False,
