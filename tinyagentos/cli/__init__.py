@@ -48,4 +48,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # our marks, on a terminal that has no Unicode
-    sys.exit(guarded(app))
+    # Named here: through the launcher Python would call it by the module.
+    sys.exit(guarded(lambda: app(prog_name="taos")))

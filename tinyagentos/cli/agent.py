@@ -50,8 +50,9 @@ def deploy(
         request = wire.NewAgent.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
         raise InvalidInput(
-            f"{first['loc'][0]} cannot be used: {first['msg']}.",
+            f"{first['loc'][0]} cannot be used: {said}.",
             hint="`taos agent deploy --help` shows what can be given.",
         ) from error
     begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)

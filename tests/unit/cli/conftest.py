@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.api.live import LiveServer, live_server
-from tinyagentos.cli import app
-from tinyagentos.cli.errors import guarded
+from tinyagentos.cli import main
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,10 @@ def taos(
 
     def run(*argv: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["taos", *argv])
-        status = guarded(app)
-        return Ended(status, *capsys.readouterr())
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capsys.readouterr())
 
     return run
 

@@ -120,7 +120,7 @@ def test_what_cannot_be_done_is_a_sentence_and_a_hint(
 def test_wrong_usage_is_told_before_any_server_is_asked(taos: Taos, argv: tuple[str, ...]) -> None:
     ended = taos(*argv)
     assert ended.status == USAGE
-    assert "Error" in ended.err
+    assert "Usage: taos" in ended.err
     assert "Traceback" not in ended.err
 
 
