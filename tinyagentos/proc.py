@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -86,6 +87,47 @@ def start_detached(
     except OSError as error:
         raise CommandFailed(f"{argv[0]} cannot be started: {error.strerror}") from error
     return process.pid
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process is gone; one that ended and was not waited for counts as gone."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(watched)
+
+
+async def wait_until_ended(pid: int) -> None:
+    """Return when the process has ended, whoever started it."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(watched, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+
+
+async def end(pid: int, *, within: float, sign: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the process to end and wait until it did; CommandFailed when it does not."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sign)
+    try:
+        async with asyncio.timeout(within):
+            await wait_until_ended(pid)
+    except TimeoutError as error:
+        raise CommandFailed(f"process {pid} did not end within {within:.0f} s") from error
 
 
 async def _read_lines(process: Process, stdin: bytes | None, on_line: Line) -> str:

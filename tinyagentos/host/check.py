@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tinyagentos.config import Settings
 from tinyagentos.host.facts import HostFacts
-from tinyagentos.incus import Incus
+from tinyagentos.incus import Incus, IncusError, IncusUnreachable
 
 Report = Callable[[str], None]
 
@@ -72,3 +72,11 @@ def warning(said: str, hint: str) -> Finding:
 def broken(said: str, *, plan: str = "", hint: str = "") -> Finding:
     """It is not as it must be."""
     return Finding(Verdict.fail, said, plan=plan, hint=hint or "Run `taos setup`.")
+
+
+def unseen(error: IncusError, *, plan: str) -> Finding:
+    """It cannot be looked at, as Incus does not tell."""
+    silent = isinstance(error, IncusUnreachable)
+    return broken(
+        "not known while Incus does not answer" if silent else f"Incus says: {error}", plan=plan
+    )

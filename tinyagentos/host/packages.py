@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,16 @@ TOOLS = (
     "arch-test", "btrfs-progs", "ca-certificates", "debian-archive-keyring", "dnsmasq-base",
     "iproute2", "lxcfs", "mmdebstrap", "nftables", "squashfs-tools", "uidmap", "zstd",
 )  # fmt: skip
+APT = ("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=120")
+QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 APT_WITHIN = 900.0
 SOURCES = Path("/etc/apt/sources.list.d/taos-backports.sources")
 # Debian releases whose own archive has no Incus: it is in their backports.
 NEEDS_BACKPORTS = frozenset({"bookworm"})
+
+
+TARGET_FIELDS = ("REPO_URI", "RELEASE", "CODENAME", "ORIGIN", "SIGNED_BY")
+TARGET_FORMAT = "|".join(f"$({field})" for field in TARGET_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,25 @@ def render_sources(archive: Archive, release: str) -> str:
 
 
 def read_archive(targets: str, codename: str) -> Archive | None:
-    """The archive of the release among apt's index targets, one `uri|release|signed-by` a line."""
+    """Debian's archive of the release among apt's index targets, a line of TARGET_FORMAT each.
+
+    Other vendors name their releases after Debian's too. What the archive says of itself decides;
+    before the first `apt-get update` that is not known, and its keyring does.
+    """
+    unsure = None
     for line in targets.splitlines():
-        uri, _, rest = line.partition("|")
-        release, _, signed_by = rest.partition("|")
-        if release == codename:
-            # apt leaves the variable's name where a source has no value for it.
-            return Archive(uri, "" if signed_by.startswith("$") else signed_by)
-    return None
+        # apt leaves the variable's name where it has no value.
+        words = ["" if word.startswith("$(") else word for word in line.split("|")]
+        if len(words) != len(TARGET_FIELDS) or codename not in words[1:3]:
+            continue
+        uri, _, _, origin, signed_by = words
+        # A key written into the source itself has no name; Debian's keys are known to apt anyway.
+        found = Archive(uri, signed_by if signed_by.startswith("/") else "")
+        if origin == "Debian":
+            return found
+        if not origin and (not signed_by or "debian-archive" in signed_by):
+            unsure = unsure or found
+    return unsure
 
 
 async def read_installed() -> frozenset[str]:
@@ -93,9 +110,8 @@ async def find_archive(facts: HostFacts) -> Archive | None:
     if facts.codename not in NEEDS_BACKPORTS:
         return None
     shown = await proc.run(
-        "apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(SIGNED_BY)",
-        "Created-By: Packages", within=30,
-    )  # fmt: skip
+        "apt-get", "indextargets", "--format", TARGET_FORMAT, "Created-By: Packages", within=30
+    )
     return read_archive(shown, facts.codename)
 
 
@@ -115,22 +131,47 @@ async def install(plan: PackagePlan, report: Report) -> None:
         return
     if plan.sources:
         SOURCES.write_text(plan.sources)
-    await _apt("update", report=report)
+    refused = await _refresh()
+    names = await _known_names(plan.install)
     target = ("--target-release", plan.release) if plan.release else ()
-    await _apt("install", "--no-install-recommends", *target, *plan.install, report=report)
+    try:
+        await _apt("install", "--no-install-recommends", *target, *names, report=report)
+    except CommandFailed as error:
+        raise HostNotReady(
+            f"apt could not do its work. {(refused or error).message}",
+            hint="Check the network and apt's sources, then run this again.",
+        ) from error
+
+
+async def _refresh() -> CommandFailed | None:
+    """Fetch the package lists. A source of somebody else's that fails is no reason to stop."""
+    try:
+        await proc.run(*APT, "update", within=APT_WITHIN, env=QUIET)
+    except CommandFailed as error:
+        return error
+    return None
+
+
+async def _known_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with `incus` for `incus-base` where the archive has Incus in one piece."""
+    if INCUS not in names:
+        return tuple(names)
+    has_base = has_candidate(await proc.run("apt-cache", "policy", INCUS, within=60, env=QUIET))
+    return tuple("incus" if name == INCUS and not has_base else name for name in names)
+
+
+def has_candidate(policy: str) -> bool:
+    """Whether `apt-cache policy PACKAGE` shows a version that can be installed."""
+    rows = (line.partition("Candidate:") for line in policy.splitlines())
+    return any(word and rest.strip() != "(none)" for _, word, rest in rows)
 
 
 async def _apt(*words: str, report: Report) -> None:
-    argv = ("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=120", *words)
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
-        await proc.run(*argv, within=APT_WITHIN, env=environment)
+        await proc.run(*APT, *words, within=APT_WITHIN, env=QUIET)
     except CommandFailed as error:
         if "dpkg --configure -a" not in error.message:
-            raise HostNotReady(
-                f"apt could not do its work. {error.message}",
-                hint="Check the network and apt's sources, then run this again.",
-            ) from error
+            raise
         report("an earlier installation was interrupted: finishing it")
-        await proc.run("dpkg", "--configure", "-a", within=APT_WITHIN, env=environment)
-        await proc.run(*argv, within=APT_WITHIN, env=environment)
+        await proc.run("dpkg", "--configure", "-a", within=APT_WITHIN, env=QUIET)
+        await proc.run(*APT, *words, within=APT_WITHIN, env=QUIET)

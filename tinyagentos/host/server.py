@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -14,12 +17,14 @@ import httpx
 from tinyagentos import proc
 from tinyagentos.config import Settings
 from tinyagentos.host.facts import has_systemd
+from tinyagentos.host.incus_daemon import last_words
 from tinyagentos.model.errors import HostNotReady
 
 Report = Callable[[str], None]
 ROOT = Path(__file__).parent.parent.parent
 UNIT = Path("/etc/systemd/system/taos.service")
 START_WITHIN = 30.0
+_CREDENTIALS = struct.Struct("3i")
 
 
 def is_serving(settings: Settings) -> bool:
@@ -38,23 +43,50 @@ async def ensure_server_running(settings: Settings, *, report: Report) -> None:
         return
     report("starting the server …")
     begun = time.monotonic()
-    log = settings.data_dir / "server.log"
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if has_systemd():
+        pid = None
         UNIT.write_text(render_unit(serve_command()))
         await proc.run("systemctl", "daemon-reload", within=60)
-        await proc.run("systemctl", "enable", "taos.service", within=60)
-        await proc.run("systemctl", "restart", "taos.service", within=60)
+        await proc.run("systemctl", "enable", UNIT.name, within=60)
+        await proc.run("systemctl", "restart", UNIT.name, within=60)
     else:
-        proc.start_detached(*serve_command(), log=log, env={"PYTHONPATH": python_path()})
+        pid = proc.start_detached(
+            *serve_command(), log=_log(settings), env={"PYTHONPATH": python_path()}
+        )
     while not is_serving(settings):
-        if time.monotonic() - begun > START_WITHIN:
+        ended = pid is not None and proc.has_ended(pid)
+        if ended or time.monotonic() - begun > START_WITHIN:
             raise HostNotReady(
-                f"The server did not start. {last_words(log)}".strip(),
-                hint="Run `taos serve` to see why, or `journalctl -u taos`.",
+                f"The server did not start. {await _said(settings)}".strip(),
+                hint="Run `taos serve` to see why.",
             )
-        time.sleep(0.05)  # noqa: ASYNC251 - a command line has nothing else to do
+        await asyncio.sleep(0.05)  # it has no way to tell us before it serves
     report(f"  done in {time.monotonic() - begun:.1f} s")
+
+
+async def stop_server(settings: Settings, *, within: float = 30) -> None:
+    """Return when no server of these settings runs; its agents go on."""
+    pid = server_pid(settings.server_socket)
+    if pid is None:
+        return
+    if has_systemd() and UNIT.exists():
+        await proc.run("systemctl", "stop", UNIT.name, within=within)
+    await proc.end(pid, within=within)
+
+
+def server_pid(server_socket: Path) -> int | None:
+    """The process that listens on the socket, as the kernel knows it; None: nobody does."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(server_socket))
+        except OSError:
+            return None
+        seen = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )  # unix(7): process, user and group
+        pid: int = _CREDENTIALS.unpack(seen)[0]
+        return pid
 
 
 def serve_command() -> tuple[str, ...]:
@@ -64,7 +96,7 @@ def serve_command() -> tuple[str, ...]:
         return (str(launcher), "serve")
     if has_systemd() and (installed := shutil.which("taos")):
         return (installed, "serve")
-    return (sys.executable, "-m", "tinyagentos.cli", "serve")
+    return (sys.executable, "-P", "-m", "tinyagentos.cli", "serve")
 
 
 def python_path() -> str:
@@ -84,6 +116,7 @@ Wants=incus.service
 
 [Service]
 ExecStart={" ".join(command)}
+WorkingDirectory=/
 Restart=always
 RestartSec=2
 KillMode=process
@@ -93,9 +126,14 @@ WantedBy=multi-user.target
 """
 
 
-def last_words(log: Path) -> str:
-    """The last lines of the server's log."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    except OSError:
-        return ""
+def _log(settings: Settings) -> Path:
+    return settings.data_dir / "server.log"
+
+
+async def _said(settings: Settings) -> str:
+    """The server's last words."""
+    if not has_systemd():
+        return last_words(_log(settings), 5)
+    return await proc.run(
+        "journalctl", "--unit", UNIT.name, "--lines", "5", "--output", "cat", within=10
+    )

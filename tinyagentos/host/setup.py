@@ -62,10 +62,10 @@ async def set_up_host(
 
 
 async def _mend(check: Check, found: Finding, ground: Ground, report: Report) -> None:
+    if check.fix is None or not found.plan:
+        raise HostNotReady(f"{_sentence(found.said)}.", hint=found.hint)
     if not ground.facts.is_root:
         raise Unauthorized(f"To {found.plan} needs root.", hint="Run the same command with sudo.")
-    if check.fix is None:
-        raise HostNotReady(f"{found.said.capitalize()}.", hint=found.hint)
     begun = time.monotonic()
     report(f"{found.plan} …")
     try:
@@ -77,7 +77,7 @@ async def _mend(check: Check, found: Finding, ground: Ground, report: Report) ->
         ) from error
     after = await _look(check, ground)
     if after.verdict is Verdict.fail:
-        raise HostNotReady(f"{after.said.capitalize()}, although it was mended.", hint=after.hint)
+        raise HostNotReady(f"{_sentence(after.said)}, although it was mended.", hint=after.hint)
     report(f"  done in {time.monotonic() - begun:.1f} s: {after.said}")
 
 
@@ -91,3 +91,10 @@ async def _look(check: Check, ground: Ground) -> Finding:
         return broken(error.message.rstrip("."), hint=error.hint)
     except IncusError as error:
         return broken(f"Incus says: {error}")
+    except PermissionError as error:
+        return broken(f"you may not look at {error.filename}", hint="Run this with sudo.")
+
+
+def _sentence(said: str) -> str:
+    """With a capital at its start; names inside keep their own."""
+    return said[:1].upper() + said[1:]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 
 from tinyagentos import proc
-from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine
+from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen
 from tinyagentos.incus import AlreadyExists, IncusError
 from tinyagentos.model.errors import HostNotReady
 
@@ -51,9 +51,14 @@ async def look(ground: Ground) -> Finding:
         async with ground.incus("default") as incus:
             found = await incus.networks.find(name)
     except IncusError as error:
-        return broken(f"networks cannot be seen: {error}", plan=f"make the bridge {name}")
+        return unseen(error, plan=f"make the bridge {name}")
     if found is None:
         return broken(f"there is no bridge {name}", plan=f"make the bridge {name}")
+    if not found.managed:
+        return broken(
+            f"{name} is a bridge that Incus does not manage",
+            hint="Set `bridge` to another name, then run `taos setup`.",
+        )
     return fine(f"bridge {name} ({found.config.get('ipv4.address', 'no IPv4')})")
 
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, warning
+from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen, warning
 from tinyagentos.incus import IncusError, StoragePool
 from tinyagentos.model.errors import HostNotReady, NoSpace
 
 GIB = 1024**3
 NAME = "taos"
 COW = ("btrfs", "zfs")
-LEAST = 8 * GIB
+LEAST = 6 * GIB
+USUAL = 20 * GIB
 MOST = 200 * GIB
-LEFT_FREE = 5 * GIB
+LEFT_FREE = 2 * GIB
+# Incus takes no other path below its own folder (driver_btrfs.go).
+SUBVOLUME = f"/var/lib/incus/storage-pools/{NAME}"
 SLOW = "every deploy unpacks the whole image again (3 to 6 s and its full size, each time)"
 
 
@@ -55,7 +58,7 @@ def plan_pool(
     for pool in sorted(cow, key=lambda pool: pool.name != NAME):
         return PoolPlan(pool.name, pool.driver, exists=True)
     if "btrfs" in drivers and filesystem == "btrfs":
-        return PoolPlan(NAME, "btrfs", exists=False, config={"source": "/var/lib/incus/taos-pool"})
+        return PoolPlan(NAME, "btrfs", exists=False, config={"source": SUBVOLUME})
     if "btrfs" in drivers and has_loop:
         size = loop_size(free_bytes)
         return PoolPlan(NAME, "btrfs", False, size, {"size": f"{size // GIB}GiB"})
@@ -65,7 +68,7 @@ def plan_pool(
 
 
 def loop_size(free_bytes: int) -> int:
-    """How large the pool's file may grow: half of what is free, within reason.
+    """How large the pool's file may grow: half of what is free, on a small disk nearly all.
 
     The file is sparse: it takes only what is used. Raises NoSpace with the numbers.
     """
@@ -76,7 +79,7 @@ def loop_size(free_bytes: int) -> int:
             f"{LEAST // GIB} GiB and leaves {LEFT_FREE // GIB} GiB to the host.",
             hint="Free some space, or make a storage pool on another disk and set `pool`.",
         )
-    size = min(max(free_bytes // 2, LEAST), room, MOST)
+    size = min(max(free_bytes // 2, USUAL), room, MOST)
     return size // GIB * GIB
 
 
@@ -98,7 +101,7 @@ async def look(ground: Ground) -> Finding:
     try:
         plan = await make_plan(ground)
     except IncusError as error:
-        return broken(f"pools cannot be seen: {error}", plan="make a copy-on-write storage pool")
+        return unseen(error, plan="make a copy-on-write storage pool")
     if not plan.exists:
         size = f" of up to {plan.size_bytes // GIB} GiB" if plan.size_bytes else ""
         return broken("there is no pool for agents", plan=f"make a {plan.driver} pool{size}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine
+from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen
 from tinyagentos.host.checks import pool
 from tinyagentos.incus import IncusError
 from tinyagentos.incus.profiles import Profile
@@ -31,14 +31,20 @@ async def look(ground: Ground) -> Finding:
     """Whether the profile has both devices."""
     try:
         async with ground.incus() as incus:
+            project = await incus.projects.find(ground.settings.incus_project)
             profile = await incus.profiles.find(NAME)
     except IncusError as error:
-        return broken(f"profiles cannot be seen: {error}", plan="give the profile its devices")
+        return unseen(error, plan="give the profile its devices")
     missing = missing_devices(profile, "", "")
-    if missing:
-        names = " and ".join(missing)
-        return broken(f"the default profile has no {names}", plan=f"give the profile {names}")
-    return fine("the default profile has disk and network")
+    if not missing:
+        return fine("the default profile has disk and network")
+    names = " and ".join(missing)
+    if project and project.config.get("features.profiles") != "true":
+        return broken(
+            f"the default profile has no {names}, and it is not the project's own",
+            hint=f"Give it {names} yourself: others' instances may use it too.",
+        )
+    return broken(f"the default profile has no {names}", plan=f"give the profile {names}")
 
 
 async def fix(ground: Ground, _: Report) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine
+from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen
 from tinyagentos.incus import IncusError
 
-FEATURES = {
+CONFIG = {
     "features.images": "true",
     "features.profiles": "true",
     "features.storage.volumes": "true",
     "features.networks": "false",
+    "user.taos.created-by": "taos",
 }
 
 
@@ -20,7 +21,7 @@ async def look(ground: Ground) -> Finding:
         async with ground.incus("default") as incus:
             found = await incus.projects.find(name)
     except IncusError as error:
-        return broken(f"projects cannot be seen: {error}", plan=f"make the project {name}")
+        return unseen(error, plan=f"make the project {name}")
     if found is None:
         return broken(f"there is no project {name}", plan=f"make the project {name}")
     return fine(f"project {name}")
@@ -30,7 +31,7 @@ async def fix(ground: Ground, _: Report) -> None:
     """Make the project; one that is there stays as it is."""
     async with ground.incus("default") as incus:
         if await incus.projects.find(ground.settings.incus_project) is None:
-            await incus.projects.ensure(ground.settings.incus_project, FEATURES, "Agents of taOS")
+            await incus.projects.ensure(ground.settings.incus_project, CONFIG, "Agents of taOS")
 
 
 CHECK = Check(
