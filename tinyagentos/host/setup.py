@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tinyagentos.config import Settings
 from tinyagentos.host.check import Check, Finding, Ground, Verdict, broken
 from tinyagentos.host.checks import CHECKS
-from tinyagentos.host.facts import read_facts
+from tinyagentos.host.facts import HostFacts, read_facts
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import HostNotReady, TaosError, Unauthorized
 
@@ -26,10 +26,19 @@ class Result:
     finding: Finding
 
 
-async def examine_host(settings: Settings, checks: Sequence[Check] = CHECKS) -> tuple[Result, ...]:
-    """Look at everything; nothing is changed."""
-    ground = Ground(settings, read_facts())
-    findings = await asyncio.gather(*(_look(check, ground) for check in checks))
+async def examine_host(
+    settings: Settings,
+    checks: Sequence[Check] = CHECKS,
+    *,
+    facts: HostFacts | None = None,
+    within: float = LOOK_WITHIN,
+) -> tuple[Result, ...]:
+    """Look at everything at once, each look within its time; nothing is changed.
+
+    facts: what the host is, where it is known already.
+    """
+    ground = Ground(settings, facts or read_facts())
+    findings = await asyncio.gather(*(_look(check, ground, within) for check in checks))
     return tuple(Result(check, found) for check, found in zip(checks, findings, strict=True))
 
 
@@ -39,13 +48,14 @@ async def set_up_host(
     report: Report,
     dry_run: bool = False,
     checks: Sequence[Check] = CHECKS,
+    facts: HostFacts | None = None,
 ) -> tuple[str, ...]:
     """Make every check pass, in order; the plans that were carried out (or would be).
 
     What is there already is adopted as it is. Raises HostNotReady with the sentence of the first
     check that cannot be made to pass.
     """
-    ground = Ground(settings, read_facts())
+    ground = Ground(settings, facts or read_facts())
     plans = []
     for check in checks:
         found = await _look(check, ground)
@@ -81,12 +91,12 @@ async def _mend(check: Check, found: Finding, ground: Ground, report: Report) ->
     report(f"  done in {time.monotonic() - begun:.1f} s: {after.said}")
 
 
-async def _look(check: Check, ground: Ground) -> Finding:
+async def _look(check: Check, ground: Ground, within: float = LOOK_WITHIN) -> Finding:
     try:
-        async with asyncio.timeout(LOOK_WITHIN):
+        async with asyncio.timeout(within):
             return await check.look(ground)
     except TimeoutError:
-        return broken(f"looking took longer than {LOOK_WITHIN:.0f} s")
+        return broken(f"looking took longer than {within:.0f} s")
     except TaosError as error:
         return broken(error.message.rstrip("."), hint=error.hint)
     except IncusError as error:

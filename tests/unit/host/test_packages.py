@@ -11,6 +11,7 @@ from tinyagentos.host.packages import (
     TOOLS,
     Archive,
     PackagePlan,
+    has_candidate,
     plan_packages,
     read_archive,
     render_sources,
@@ -49,21 +50,70 @@ def test_debian_12_without_a_known_mirror_is_a_sentence() -> None:
         plan_packages(set(), DEBIAN_12, None)
 
 
+def target(uri: str, release: str, origin: str = "", signed_by: str = "", code: str = "") -> str:
+    """A line as apt prints it: the variable's name where there is no value."""
+    return "|".join(
+        (uri, release, code or "$(CODENAME)", origin or "$(ORIGIN)", signed_by or "$(SIGNED_BY)")
+    )
+
+
+MIRROR = "http://mirror.test/"
+VENDOR = target("http://v.test/", "bookworm", "Vendor", "/v.gpg")
+UNREAD_VENDOR = target("http://v.test/", "bookworm", "", "/v.gpg")
+
+
 @pytest.mark.parametrize(
-    ("targets", "found"),
+    ("lines", "found"),
     [
         (
-            "http://a.test/|bookworm-updates|\nhttp://b.test/|bookworm|/k",
-            Archive("http://b.test/", "/k"),
+            [
+                target("http://u/", "bookworm-updates", "Debian"),
+                target(MIRROR, "bookworm", "Debian"),
+            ],
+            Archive(MIRROR, ""),
         ),
-        ("http://b.test/|bookworm|$(SIGNED_BY)", Archive("http://b.test/", "")),
-        ("http://b.test/|trixie|", None),
-        ("", None),
+        ([VENDOR, target(MIRROR, "bookworm", "Debian", "/k.gpg")], Archive(MIRROR, "/k.gpg")),
+        ([target(MIRROR, "stable", "Debian", code="bookworm")], Archive(MIRROR, "")),
+        ([UNREAD_VENDOR, target(MIRROR, "bookworm")], Archive(MIRROR, "")),
+        (
+            [UNREAD_VENDOR, target(MIRROR, "bookworm", "", "/k/debian-archive-keyring.gpg")],
+            Archive(MIRROR, "/k/debian-archive-keyring.gpg"),
+        ),
+        (
+            [target(MIRROR, "bookworm", "Debian", "-----BEGIN PGP PUBLIC KEY BLOCK-----"), "mQ="],
+            Archive(MIRROR, ""),
+        ),
+        ([VENDOR], None),
+        ([target(MIRROR, "trixie", "Debian")], None),
+        ([], None),
     ],
-    ids=["the release itself counts", "no keyring named", "another release", "no sources"],
+    ids=[
+        "the release itself counts",
+        "another vendor's archive does not",
+        "a release by its role",
+        "before the first update: Debian's has no keyring of its own",
+        "before the first update: or Debian's keyring",
+        "a key inside the source",
+        "nothing but vendors",
+        "another release",
+        "no sources",
+    ],
 )
-def test_the_archive_is_read_from_apts_targets(targets: str, found: Archive | None) -> None:
-    assert read_archive(targets, "bookworm") == found
+def test_the_archive_is_read_from_apts_targets(lines: list[str], found: Archive | None) -> None:
+    assert read_archive("\n".join(lines), "bookworm") == found
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_there"),
+    [
+        ("incus-base:\n  Installed: (none)\n  Candidate: 6.0.4-2\n", True),
+        ("incus-base:\n  Installed: (none)\n  Candidate: (none)\n", False),
+        ("", False),
+    ],
+    ids=["has a version", "named by another package only", "unknown"],
+)
+def test_a_package_can_be_installed_when_it_has_a_candidate(policy: str, is_there: bool) -> None:
+    assert has_candidate(policy) is is_there
 
 
 def test_a_source_without_keyring_names_none() -> None:
