@@ -26,6 +26,7 @@ NEEDS_BACKPORTS = frozenset({"bookworm"})
 
 
 TARGET_FIELDS = ("REPO_URI", "RELEASE", "CODENAME", "ORIGIN", "SIGNED_BY")
+ORIGINS = ("Debian", "Debian Backports")
 TARGET_FORMAT = "|".join(f"$({field})" for field in TARGET_FIELDS)
 
 
@@ -39,31 +40,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class PackagePlan:
-    """What apt is asked to do. sources: the text of our sources file, if one is needed."""
+    """What apt is asked to install. release: the one it is taken from, if not the host's own."""
 
     install: tuple[str, ...]
     release: str = ""
-    sources: str = ""
 
 
-def plan_packages(
-    installed: Collection[str], facts: HostFacts, archive: Archive | None
-) -> PackagePlan:
-    """What is missing, and where it comes from; HostNotReady when that cannot be known."""
-    has_incus = INCUS in installed or "incus" in installed
+def plan_packages(installed: Collection[str], codename: str) -> PackagePlan:
+    """What is missing, and where it comes from."""
     missing = tuple(name for name in TOOLS if name not in installed)
-    if has_incus:
+    if INCUS in installed or "incus" in installed:
         return PackagePlan(missing)
-    install = (INCUS, "incus-client", *missing)
-    if facts.codename not in NEEDS_BACKPORTS:
-        return PackagePlan(install)
-    if archive is None:
-        raise HostNotReady(
-            "The host's package sources do not show where Debian's archive is.",
-            hint="Add the backports of your release to apt, then run this again.",
-        )
-    release = f"{facts.codename}-backports"
-    return PackagePlan(install, release, render_sources(archive, release))
+    release = f"{codename}-backports" if codename in NEEDS_BACKPORTS else ""
+    return PackagePlan((INCUS, "incus-client", *missing), release)
 
 
 def render_sources(archive: Archive, release: str) -> str:
@@ -74,26 +63,18 @@ def render_sources(archive: Archive, release: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_archive(targets: str, codename: str) -> Archive | None:
+def read_archive(targets: str, release: str) -> Archive | None:
     """Debian's archive of the release among apt's index targets, a line of TARGET_FORMAT each.
 
-    Other vendors name their releases after Debian's too. What the archive says of itself decides;
-    before the first `apt-get update` that is not known, and its keyring does.
+    Other vendors name their releases after Debian's too: what the archive says of itself decides.
     """
-    unsure = None
     for line in targets.splitlines():
         # apt leaves the variable's name where it has no value.
         words = ["" if word.startswith("$(") else word for word in line.split("|")]
-        if len(words) != len(TARGET_FIELDS) or codename not in words[1:3]:
-            continue
-        uri, _, _, origin, signed_by = words
-        # A key written into the source itself has no name; Debian's keys are known to apt anyway.
-        found = Archive(uri, signed_by if signed_by.startswith("/") else "")
-        if origin == "Debian":
-            return found
-        if not origin and (not signed_by or "debian-archive" in signed_by):
-            unsure = unsure or found
-    return unsure
+        if len(words) == len(TARGET_FIELDS) and release in words[1:3] and words[3] in ORIGINS:
+            # A key written into the source itself has no name; apt knows Debian's keys anyway.
+            return Archive(words[0], words[4] if words[4].startswith("/") else "")
+    return None
 
 
 async def read_installed() -> frozenset[str]:
@@ -105,14 +86,12 @@ async def read_installed() -> frozenset[str]:
     return frozenset(name for state, name in rows if state.startswith("ii"))
 
 
-async def find_archive(facts: HostFacts) -> Archive | None:
-    """Where the host's own configuration gets its release from."""
-    if facts.codename not in NEEDS_BACKPORTS:
-        return None
+async def find_archive(release: str) -> Archive | None:
+    """Where the host's own configuration gets the release from, as far as apt has read it."""
     shown = await proc.run(
         "apt-get", "indextargets", "--format", TARGET_FORMAT, "Created-By: Packages", within=30
     )
-    return read_archive(shown, facts.codename)
+    return read_archive(shown, release)
 
 
 async def make_plan(facts: HostFacts) -> PackagePlan:
@@ -122,16 +101,16 @@ async def make_plan(facts: HostFacts) -> PackagePlan:
             f"taOS cannot install packages on {facts.distribution or 'this distribution'}.",
             hint="Install Incus and mmdebstrap yourself, or use Debian 12, 13 or Ubuntu 24.04.",
         )
-    return plan_packages(await read_installed(), facts, await find_archive(facts))
+    return plan_packages(await read_installed(), facts.codename)
 
 
 async def install(plan: PackagePlan, report: Report) -> None:
     """Do what the plan says; nothing when it is empty."""
     if not plan.install:
         return
-    if plan.sources:
-        SOURCES.write_text(plan.sources)
     refused = await _refresh()
+    if plan.release and await _ensure_source(plan.release):
+        refused = await _refresh() or refused
     names = await _known_names(plan.install)
     target = ("--target-release", plan.release) if plan.release else ()
     try:
@@ -141,6 +120,20 @@ async def install(plan: PackagePlan, report: Report) -> None:
             f"apt could not do its work. {(refused or error).message}",
             hint="Check the network and apt's sources, then run this again.",
         ) from error
+
+
+async def _ensure_source(release: str) -> bool:
+    """Whether apt had to be told where the backports are; its lists must be read again then."""
+    if await find_archive(release):
+        return False
+    archive = await find_archive(release.removesuffix("-backports"))
+    if archive is None:
+        raise HostNotReady(
+            "The host's package sources do not show where Debian's archive is.",
+            hint=f"Check the network, or add {release} to apt's sources yourself.",
+        )
+    SOURCES.write_text(render_sources(archive, release))
+    return True
 
 
 async def _refresh() -> CommandFailed | None:
