@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, remove_identity
+from tinyagentos.factory.isolation import build_folder
 from tinyagentos.factory.pack import PackedImage, pack
 from tinyagentos.factory.rootfs import make_rootfs
 from tinyagentos.factory.target import RootfsTarget
@@ -35,9 +34,7 @@ async def make_image(
     the build. Raises BuildFailed when a step fails, or an image of release compression is over
     its budget.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
-    try:
+    async with build_folder(cache) as work:
         root = work / "rootfs"
         report("making the Debian base and fetching what the recipe needs")
         archives, _ = await asyncio.gather(
@@ -48,11 +45,9 @@ async def make_image(
         await trim(root, recipe, base, arch, report)
         report("packing")
         image = await pack(work, recipe, arch, out, level=level)
-        if level == "release":
-            check_budget(recipe, image)
-        return image
-    finally:
-        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+    if level == "release":
+        check_budget(recipe, image)
+    return image
 
 
 async def trim(root: Path, recipe: Recipe, base: Recipe, arch: str, report: Report) -> None:

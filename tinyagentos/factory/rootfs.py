@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyagentos import proc
+from tinyagentos.factory.isolation import isolated
 from tinyagentos.host.facts import read_os_release
 from tinyagentos.model.errors import BuildFailed, CommandFailed
 from tinyagentos.model.image import DEBIAN_ARCH
@@ -64,7 +65,11 @@ async def make_rootfs(part: DebianPart, arch: str, root: Path) -> None:
         )  # fmt: skip
     sources = plan_sources(targets, release.get("VERSION_CODENAME", ""), part.suite)
     try:
-        await proc.run(*plan_command(part, arch, root, sources), within=MAKE_WITHIN)
+        await proc.run(
+            *isolated(*plan_command(part, arch, root, sources)),
+            env={"TMPDIR": str(root.parent)},
+            within=MAKE_WITHIN,
+        )
     except CommandFailed as error:
         raise BuildFailed(
             f"The Debian base could not be made: {error.message}",

@@ -9,11 +9,30 @@ from pathlib import Path
 from typing import Protocol
 
 from tinyagentos import proc
+from tinyagentos.factory.isolation import isolated
 from tinyagentos.incus import Incus
 from tinyagentos.model.errors import BuildFailed, CommandFailed
 
 CHUNK = 1024 * 1024
 UNPACK_WITHIN = 300.0
+# What a package's script may do: own, change and read any file of the root, and be other users.
+# Without the rest it can neither mount, make devices, trace, nor leave the root (capabilities(7)).
+MAY = "+chown,+dac_override,+fowner,+fsetid,+setuid,+setgid,+setfcap,+kill"
+ENTER = f"""\
+root=$1 cwd=$2; shift 2
+mount -t proc -o ro,nosuid,nodev,noexec proc "$root/proc"
+mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
+for one in null zero full random urandom tty; do
+    : > "$root/dev/$one"; mount --bind "/dev/$one" "$root/dev/$one"
+done
+ln -s /proc/self/fd "$root/dev/fd"
+mkdir "$root/dev/shm" && chmod 1777 "$root/dev/shm"
+mount -t tmpfs tmpfs "$root/tmp"
+names="$root/run/systemd/resolve"; mkdir -p "$names"; : > "$names/stub-resolv.conf"
+mount --bind /etc/resolv.conf "$names/stub-resolv.conf"
+exec chroot "$root" setpriv --bounding-set=-all,{MAY} --inh-caps=-all --no-new-privs \
+    /bin/sh -c 'cd "$0" && exec "$@"' "$cwd" "$@"
+"""
 
 
 class Target(Protocol):
@@ -31,8 +50,8 @@ class Target(Protocol):
 class RootfsTarget:
     """A root file system in a folder; commands run in it with their own mounts and processes.
 
-    The namespace ends with its first process, so nothing that a build started or mounted is left,
-    however it ends (unshare(1), --kill-child).
+    Install scripts are other people's programs: they see no disk of the host and have few of
+    root's powers, and nothing that they started or mounted is left.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,21 +59,11 @@ class RootfsTarget:
 
     async def run(self, *argv: str, env: Mapping[str, str], within: float, cwd: str = "/") -> str:
         """Run a command in the folder as its root."""
-        script = (
-            'root=$1 cwd=$2; shift 2; mount --bind "$root" "$root"; '
-            'mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"; '
-            'mount -t tmpfs tmpfs "$root/tmp"; '
-            'names="$root/run/systemd/resolve"; mkdir -p "$names"; '
-            'touch "$names/stub-resolv.conf"; '
-            'mount --bind /etc/resolv.conf "$names/stub-resolv.conf"; '
-            'exec chroot "$root" /bin/sh -c \'cd "$0" && exec "$@"\' "$cwd" "$@"'
-        )
         words = [f"{name}={value}" for name, value in env.items()]
         try:
             return await proc.run(
-                "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private",
-                "/bin/sh", "-euc", script, "sh", self.root, cwd, "/usr/bin/env", "-i", *words,
-                *argv, within=within,
+                *isolated("/bin/sh", "-euc", ENTER, "sh", str(self.root), cwd),
+                "/usr/bin/env", "-i", *words, *argv, within=within,
             )  # fmt: skip
         except CommandFailed as error:
             raise _failed(argv, error.message) from error
