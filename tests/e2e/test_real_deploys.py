@@ -115,7 +115,7 @@ def test_a_cancel_takes_effect_at_once_and_leaves_nothing(taos: Server) -> None:
     begun = time.monotonic()
     assert taos.http.post(f"/api/jobs/{job_id}/cancel").status_code == 202
     until_rolling_back(taos, job_id)
-    assert time.monotonic() - begun < 10  # 5.0 s measured: ending the build inside Incus
+    assert time.monotonic() - begun < 1.0
     assert taos.wait(job_id)["state"] == "cancelled"
     assert compare(taos) == []
 

@@ -19,7 +19,7 @@ def connect() -> Client:
     return Client.connect(Settings())
 
 
-def need_root(what: str) -> None:
-    """Raise Unauthorized unless we are root."""
-    if os.geteuid() != 0:
+def need_root(what: str, *, user: int | None = None) -> None:
+    """Raise Unauthorized unless the user (its number; None: who we are) is root."""
+    if (os.geteuid() if user is None else user) != 0:
         raise Unauthorized(f"{what} needs root.", hint="Run the same command with sudo.")

@@ -71,17 +71,15 @@ async def carry_out(
     """Make the target what the plan says.
 
     Raises BuildFailed with what the failing command said. The host's certificates are in the
-    target only while it runs.
+    target only while it runs; one whose build failed or was cancelled is thrown away as a whole.
     """
     env = build_environment()
     await ensure_files(plan, target, env)
-    try:
-        await together(
-            ensure_packages(plan, target, env, report),
-            ensure_framework(plan, target, archives, env, report),
-        )
-    finally:
-        await asyncio.shield(remove_traces(target, env))
+    await together(
+        ensure_packages(plan, target, env, report),
+        ensure_framework(plan, target, archives, env, report),
+    )
+    await remove_traces(target, env)
     await ensure_units(plan, target, env)
 
 

@@ -24,6 +24,7 @@ Socket = aiohttp.ClientWebSocketResponse
 PIECE = 1 << 17
 QUEUE = 16  # messages of up to 128 kB that wait for a slow reader, before Incus is held up
 KILL_WITHIN = 5.0
+KILL_SETTLE = 0.3
 KILLED = 9
 # What a shell would end with; Incus has no exit status for a command that never ran.
 NEVER_RAN = {"Command not found": 127, "Command not executable": 126}
@@ -110,8 +111,9 @@ class Execution:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.exit_code is None:
             await self.signal(KILLED)
+            # Its children may live on and hold its output open: no wait would end them.
             with contextlib.suppress(IncusError):
-                await self._api.settle(self._operation)
+                await self._api.settle(self._operation, within=KILL_SETTLE)
 
     async def _read(self, fd: str, stream: Stream) -> None:
         async for data in _messages(self._sockets[fd]):

@@ -192,8 +192,8 @@ class Api:
             raise
         return succeeded(operation)
 
-    async def settle(self, operation: Operation) -> None:
-        """Cancel the operation, or wait a moment for its end where Incus does not allow that.
+    async def settle(self, operation: Operation, *, within: float = SETTLE) -> None:
+        """Cancel the operation, or wait that long for its end where Incus does not allow that.
 
         So what the caller finds afterwards does not appear or change behind its back.
         """
@@ -201,10 +201,10 @@ class Api:
             return
         path = f"/1.0/operations/{operation.id}"
         with contextlib.suppress(IncusError):
-            await self.call("DELETE", path, within=SETTLE)
+            await self.call("DELETE", path, within=within)
         with contextlib.suppress(IncusError):
-            query = {"timeout": str(int(SETTLE))}
-            await self.call("GET", f"{path}/wait", query=query, within=SETTLE)
+            query = {"timeout": str(max(1, round(within)))}
+            await self.call("GET", f"{path}/wait", query=query, within=within)
 
     async def _look(self, operation: Operation, seconds: float, deadline: float) -> Operation:
         """The operation after up to so many seconds; reconnects until the deadline."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,13 @@ import pytest
 from tests.unit.api.live import LiveServer, make_agent
 from tests.unit.cli.conftest import Taos
 from tinyagentos import wire
-from tinyagentos.cli.errors import FAILED, USAGE
+from tinyagentos.cli.common import need_root
+from tinyagentos.cli.errors import USAGE
 from tinyagentos.cli.up import ensure_agent_ready, summary
 from tinyagentos.client import Client
 from tinyagentos.config import Settings
 from tinyagentos.model.agent import AgentState
-from tinyagentos.model.errors import InvalidInput, NotReady, TaosError
+from tinyagentos.model.errors import InvalidInput, NotReady, TaosError, Unauthorized
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_bad_name_is_refused_before_anything_is_set_up(taos: Taos, name: str) 
     assert "hint" in ended.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do it")
-def test_it_needs_root(taos: Taos) -> None:
-    ended = taos("up")
-    assert ended.status == FAILED
-    assert "sudo" in ended.err
+def test_it_needs_root() -> None:
+    with pytest.raises(Unauthorized, match="Setting this host up needs root") as refused:
+        need_root("Setting this host up", user=1000)
+    assert "sudo" in refused.value.hint
+    need_root("Setting this host up", user=0)
