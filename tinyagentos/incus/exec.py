@@ -230,7 +230,8 @@ async def _connected(
 ) -> AsyncIterator[tuple[Operation, Mapping[str, Socket]]]:
     """The submitted command with all of its WebSockets; Incus runs it once they are there."""
     path = f"/1.0/instances/{quote(instance, safe='')}/exec"
-    operation = await api.submit("POST", path, command.body())
+    # A command whose sockets are never connected never runs: nothing to wait for.
+    operation = await api.submit("POST", path, command.body(), settle=KILL_SETTLE)
     async with AsyncExitStack() as stack:
         sockets = {
             fd: await stack.enter_async_context(
