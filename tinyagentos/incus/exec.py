@@ -26,6 +26,7 @@ QUEUE = 16  # messages of up to 128 kB that wait for a slow reader, before Incus
 KILL_WITHIN = 5.0
 KILL_SETTLE = 0.3
 KILLED = 9
+CONTROL = "control"
 # What a shell would end with; Incus has no exit status for a command that never ran.
 NEVER_RAN = {"Command not found": 127, "Command not executable": 126}
 
@@ -95,7 +96,7 @@ class Execution:
 
     async def signal(self, number: int) -> None:
         """Send the command a signal; one that is over does not mind."""
-        await _signal(self._sockets["control"], number)
+        await _signal(self._sockets[CONTROL], number)
 
     def _begin(self, stdin: Feed) -> None:
         self._tasks = [
@@ -162,9 +163,7 @@ class Terminal:
         """Change the size of the terminal."""
         arguments = {"width": str(width), "height": str(height)}
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            await self._sockets["control"].send_json(
-                {"command": "window-resize", "args": arguments}
-            )
+            await self._sockets[CONTROL].send_json({"command": "window-resize", "args": arguments})
 
     async def wait(self) -> int:
         """The exit code, when the command is over; what it still shows is dropped."""
@@ -221,7 +220,7 @@ async def open_terminal(api: Api, instance: str, command: Command) -> AsyncItera
             yield terminal
         finally:
             if terminal.exit_code is None:
-                await _signal(sockets["control"], KILLED)
+                await _signal(sockets[CONTROL], KILLED)
 
 
 @asynccontextmanager
@@ -233,6 +232,9 @@ async def _connected(
     # A command whose sockets are never connected never runs: nothing to wait for.
     operation = await api.submit("POST", path, command.body(), settle=KILL_SETTLE)
     async with AsyncExitStack() as stack:
+        # Control first: Incus runs the command once the streams are there, and may be done with it
+        # before a late control socket asks for the operation.
+        secrets = strings(operation.metadata, "fds")
         sockets = {
             fd: await stack.enter_async_context(
                 api.transport.websocket(
@@ -240,7 +242,7 @@ async def _connected(
                     query=api.query({"secret": secret}),
                 )
             )
-            for fd, secret in strings(operation.metadata, "fds").items()
+            for fd, secret in sorted(secrets.items(), key=lambda held: held[0] != CONTROL)
         }
         yield operation, sockets
 
