@@ -115,11 +115,15 @@ class Execution:
             # Its children may live on and hold its output open: no wait would end them.
             with contextlib.suppress(IncusError):
                 await self._api.settle(self._operation, within=KILL_SETTLE)
+            await asyncio.gather(*(socket.close() for socket in self._sockets.values()))
 
     async def _read(self, fd: str, stream: Stream) -> None:
-        async for data in _messages(self._sockets[fd]):
-            await self._arrived.put((stream, data))
-        await self._arrived.put(None)
+        try:
+            async for data in _messages(self._sockets[fd]):
+                await self._arrived.put((stream, data))
+            await self._arrived.put(None)
+        except Exception as error:
+            await self._arrived.put(error)
 
     async def _feed(self, stdin: Feed) -> None:
         socket = self._sockets["0"]
@@ -240,6 +244,7 @@ async def _connected(
                 api.transport.websocket(
                     f"/1.0/operations/{quote(operation.id)}/websocket",
                     query=api.query({"secret": secret}),
+                    autoping=False,
                 )
             )
             for fd, secret in sorted(secrets.items(), key=lambda held: held[0] != CONTROL)
@@ -265,12 +270,21 @@ async def _signal(control: Socket, number: int) -> None:
 
 
 async def _messages(socket: Socket) -> AsyncIterator[bytes]:
-    """The stream's bytes up to its end: an empty text message, or the socket's close."""
+    """The stream's bytes up to its end: an empty text message, or the socket's close.
+
+    Pings are answered here: aiohttp's own answer fails the read when the peer has closed already,
+    although what it sent before is still to be read.
+    """
     while True:
         message = await socket.receive()
-        if message.type is not aiohttp.WSMsgType.BINARY:
-            return
-        yield message.data
+        match message.type:
+            case aiohttp.WSMsgType.BINARY:
+                yield message.data
+            case aiohttp.WSMsgType.PING:
+                with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                    await socket.pong(message.data)
+            case _:
+                return
 
 
 async def _pieces(stdin: Feed) -> AsyncIterator[bytes]:
