@@ -23,8 +23,8 @@ ALGORITHMS = {"sha512": HashAlgorithm.SHA_512, "sha1": HashAlgorithm.SHA_1}
 def render_sbom(recipe: Recipe, suite: str, found: Inventory, lock: Lock, fingerprint: str) -> str:
     """The CycloneDX 1.6 document of an image. suite: the Debian release its packages are of."""
     bom = Bom(
-        # The standard wants a UUID; one of the lock's digest is the same in every build.
-        serial_number=uuid.UUID(hex=lock.digest[:32], version=8),
+        # The standard wants a UUID; one made of the lock is the same in every build.
+        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, lock.digest),
         metadata=BomMetaData(
             timestamp=recipe.released,
             component=Component(
