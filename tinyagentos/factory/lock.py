@@ -17,6 +17,7 @@ from tinyagentos.model.recipe import Recipe
 # Goes up when taOS makes other bytes of the same inputs.
 LAYOUT = 1
 SHOWN = 5
+SUM = 20  # characters of a checksum that tell two apart
 IMAGE_SUFFIX = ".tar.zst"
 
 
@@ -152,10 +153,8 @@ def _packages(locked: Lock, resolved: Lock) -> Iterator[Difference]:
             yield Difference(name, ", ".join(was) or "nothing", ", ".join(is_now) or "nothing")
         elif was != is_now:
             version = next(one for one in was if was[one] != is_now[one])
-            yield Difference(
-                f"{name} {version}", was[version] or "no checksum",
-                is_now[version] or "no checksum",
-            )  # fmt: skip
+            before_sum, now_sum = (one[version][:SUM] or "no checksum" for one in (was, is_now))
+            yield Difference(f"{name} {version}", before_sum, now_sum)
 
 
 def _by_name(lock: Lock) -> Mapping[str, Mapping[str, str]]:

@@ -48,6 +48,9 @@ def render_sbom(recipe: Recipe, suite: str, found: Inventory, lock: Lock, finger
             *(_wheel(one) for one in lock.wheels if not one.tool),
         ],
     )  # fmt: skip
+    image = bom.metadata.component
+    if image:
+        bom.register_dependency(image, bom.components)
     document = json.loads(JsonV1Dot6(bom).output_as_string())
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 

