@@ -269,8 +269,9 @@ def _measure(path: Path, owners: Owners) -> Iterator[tuple[str, int, int, int]]:
             run = name
             packed += len(packer.compress(member.tobuf(tarfile.PAX_FORMAT)))
             if content := tar.extractfile(member) if member.isreg() else None:
-                files += 1
-                unpacked += member.size
+                if inside:
+                    files += 1
+                    unpacked += member.size
                 while chunk := content.read(CHUNK):
                     packed += len(packer.compress(chunk))
     if run:
