@@ -29,7 +29,7 @@ class Member:
 
 
 def write_image(path: Path, members: Iterable[Member], metadata: str = METADATA) -> Path:
-    """A zstd image file with these files, in this order."""
+    """An image file with these files, in this order; compressed unless it is called *.tar."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, one in (
@@ -39,5 +39,6 @@ def write_image(path: Path, members: Iterable[Member], metadata: str = METADATA)
             info = tarfile.TarInfo(name)
             info.size, info.mode, info.pax_headers = len(one.content), one.mode, dict(one.headers)
             tar.addfile(info, io.BytesIO(one.content))
-    path.write_bytes(zstandard.compress(plain.getvalue(), 1))
+    content = plain.getvalue()
+    path.write_bytes(content if path.suffix == ".tar" else zstandard.compress(content, 1))
     return path
