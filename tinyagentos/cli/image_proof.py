@@ -52,10 +52,12 @@ def report_image(
         print_line(weights.render_markdown(weighed, before, top).rstrip())
         return
     print_line(weights.title(weighed))
-    print_table(weights.HEADINGS, weights.component_rows(weighed, top), "Nothing inside.")
+    print_table(_upper(weights.HEADINGS), weights.component_rows(weighed, top), "Nothing inside.")
     if before:
         print_line(f"\nagainst {weights.title(before)}")
-        print_table(weights.CHANGE_HEADINGS, weights.change_rows(changes[:top]), "No change.")
+        print_table(
+            _upper(weights.CHANGE_HEADINGS), weights.change_rows(changes[:top]), "No change."
+        )
 
 
 def smoke_image(file: ImageArgument, as_json: Json = False) -> None:
@@ -86,6 +88,10 @@ def line(check: Check) -> str:
 def plain(checks: Iterable[Check]) -> list[dict[str, object]]:
     """The checks as JSON has them."""
     return [vars(one) for one in checks]
+
+
+def _upper(headings: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one.upper() for one in headings)
 
 
 def _drawer(treemap: Path) -> Callable[..., str]:

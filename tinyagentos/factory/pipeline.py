@@ -61,20 +61,11 @@ async def make_image(
         if held_to:
             check_lock(held_to, lock)
         await trim(root, recipe, base, arch, report)
-        sizes: dict[str, int] = {}
-        if level != "local":
-            sizes = await asyncio.to_thread(measure_root, root)
-            check_unpacked(recipe.budget, sizes)
         report("packing")
-        image = await pack(work, recipe, arch, out, level=level)
-    if level == "release":
-        try:
-            check_packed(recipe.budget, image.size_bytes, sizes)
-        except BuildFailed:
-            image.path.unlink()
-            raise
-    if level != "local":
-        write_documents(image, recipe, base, found, lock)
+        if level == "local":
+            return await pack(work, recipe, arch, out, level=level)
+        image = await pack_within_budget(work, recipe, arch, out, level=level)
+    write_documents(image, recipe, base, found, lock)
     return image
 
 
@@ -86,6 +77,22 @@ async def trim(root: Path, recipe: Recipe, base: Recipe, arch: str, report: Repo
     await asyncio.to_thread(apply_trim, root, removals)
     before, saved = sum(size for _, size in files), sum(one.size_bytes for one in removals)
     report(f"trimmed {saved / 1e6:.0f} of {before / 1e6:.0f} MB")
+
+
+async def pack_within_budget(
+    work: Path, recipe: Recipe, arch: str, out: Path, *, level: str
+) -> PackedImage:
+    """Pack `work/rootfs`; BuildFailed, and no file, when it is over the recipe's budget."""
+    sizes = await asyncio.to_thread(measure_root, work / "rootfs")
+    check_unpacked(recipe.budget, sizes)
+    image = await pack(work, recipe, arch, out, level=level)
+    if level == "release":
+        try:
+            check_packed(recipe.budget, image.size_bytes, sizes)
+        except BuildFailed:
+            image.path.unlink()
+            raise
+    return image
 
 
 def write_documents(
