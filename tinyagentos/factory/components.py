@@ -20,6 +20,10 @@ _TAOS = re.compile(r"/taos/|/taos-|[-/]taos\.|/systemd/system/agent\.service|wan
 _SECTIONS = (
     ("/opt/node/", "node"),
     ("/var/lib/dpkg/", "debian:(database)"),
+    ("/var/cache/debconf/", "debian:(database)"),
+    # Compiled from the package's files when it is installed.
+    ("/usr/lib/udev/hwdb.bin", "debian:udev"),
+    ("/var/lib/systemd/catalog/", "debian:systemd"),
     ("/var/cache/", CACHES),
 )
 

@@ -48,6 +48,7 @@ NOISE = Random(1).randbytes(60_000)
         ("/usr/lib/python3/dist-packages/__pycache__/x.cpython-313.pyc", "debian:python3-x"),
         ("/usr/local/lib/python3.13/dist-packages/rich/a.py", "python:rich"),
         ("/var/lib/dpkg/status", "debian:(database)"),
+        ("/usr/lib/udev/hwdb.bin", "debian:udev"),
         ("/opt/openclaw/node_modules/openclaw/dist/a.js", "npm:openclaw"),
         ("/opt/openclaw/node_modules/@a/b/node_modules/c/x.js", "npm:@a/b"),
         ("/opt/openclaw/node_modules/.bin/openclaw", "npm:(index)"),
