@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_a_build_held_to_its_lock_is_the_same_and_to_another_is_refused(
     )
     changed = settings.data_dir / "changed.lock.json"
     changed.write_text(dataclasses.replace(lock, debian=older).render())
-    with pytest.raises(BuildFailed, match=f"debian:git: locked 1:1.0 .*, resolved {git.version}"):
+    with pytest.raises(BuildFailed, match=re.escape(f"resolved {git.version}")):
         build(changed)
     assert not again.exists()
 

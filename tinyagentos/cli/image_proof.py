@@ -40,7 +40,7 @@ def report_image(
     weighed = weights.measure_image(file)
     before = weights.read_against(against, weighed) if against else None
     if treemap and draw:
-        treemap.write_text(draw(weighed))
+        _write(treemap, draw(weighed))
     changes = weights.compare(before, weighed) if before else ()
     if as_json:
         document = json.loads(weighed.render())
@@ -53,6 +53,7 @@ def report_image(
         return
     print_line(weights.title(weighed))
     print_table(_upper(weights.HEADINGS), weights.component_rows(weighed, top), "Nothing inside.")
+    print_line(weights.NOTE)
     if before:
         print_line(f"\nagainst {weights.title(before)}")
         print_table(
@@ -88,6 +89,15 @@ def line(check: Check) -> str:
 def plain(checks: Iterable[Check]) -> list[dict[str, object]]:
     """The checks as JSON has them."""
     return [vars(one) for one in checks]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror}.", hint="Name a file in a folder of yours."
+        ) from error
 
 
 def _upper(headings: Iterable[str]) -> tuple[str, ...]:

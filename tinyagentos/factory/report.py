@@ -207,6 +207,9 @@ HEADINGS = ("Component", "Files", "Unpacked MB", "Packed MB", "Share")
 CHANGE_HEADINGS = ("Component", "Change", "Unpacked MB", "Packed MB")
 
 
+NOTE = "Packed: measured with faster compression, scaled to the size of the file."
+
+
 def title(report: ImageReport) -> str:
     """The image and its two sizes in one line."""
     return (
@@ -218,6 +221,7 @@ def title(report: ImageReport) -> str:
 def render_markdown(report: ImageReport, against: ImageReport | None, most: int) -> str:
     """The report for a page such as a job summary."""
     lines = [f"### {title(report)}", "", *_table(HEADINGS, component_rows(report, most))]
+    lines += ["", NOTE]
     if against:
         lines += ["", f"Against {title(against)}:", ""]
         lines += _table(CHANGE_HEADINGS, change_rows(compare(against, report)[:most]))

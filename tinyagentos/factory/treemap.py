@@ -9,12 +9,14 @@ from html import escape
 from tinyagentos.factory.report import (
     GROUPS,
     HEADINGS,
+    NOTE,
     Component,
     ImageReport,
     component_rows,
     title,
 )
 
+LEGEND = f"Area: part of the image file. Numbers: MB packed / MB unpacked. {NOTE}"
 WIDTH, HEIGHT = 1280.0, 800.0
 MARGIN, TOP, HEAD = 12.0, 64.0, 20.0
 # A component below this part of the picture would be a line without a name.
@@ -129,7 +131,7 @@ def render_svg(report: ImageReport) -> str:
         f"<style>{STYLE}{light}@media (prefers-color-scheme:dark){{{DARK}{dark}}}</style>"
         f'<rect class="page" width="{WIDTH:.0f}" height="{HEIGHT:.0f}"/>'
         + _text(MARGIN, 28, 20, title(report), "ink", bold=True)
-        + _text(MARGIN, 50, 13, "Area: part of the image file. Numbers: MB packed / MB unpacked.",
+        + _text(MARGIN, 50, 13, LEGEND,
                 "soft")
         + drawn
         + "</svg>\n"

@@ -33,6 +33,12 @@ def test_a_report_in_words_markdown_and_json(taos: Taos, image: Path, tmp_path: 
     assert {one["name"]: one["unpacked_bytes"] for one in document["components"]}["node"] == 9000
 
 
+def test_a_picture_that_cannot_be_written_is_said(taos: Taos, image: Path) -> None:
+    ended = taos("image", "report", str(image), "--treemap", "/nowhere/t.svg")
+    assert ended.status == USAGE
+    assert "/nowhere/t.svg cannot be written: No such file" in ended.err
+
+
 def test_a_report_against_an_earlier_one(taos: Taos, image: Path, tmp_path: Path) -> None:
     saved = tmp_path / "openclaw-0.9-x64.report.json"
     saved.write_text(taos("image", "report", str(image), "--json").out)
