@@ -18,9 +18,9 @@ from tests.unit.factory.images import METADATA, Member, write_image
 from tinyagentos.agents.smoke import FOLDER_KEY, remove_leftovers, smoke_image
 from tinyagentos.config import Settings
 from tinyagentos.factory.isolation import build_folder
-from tinyagentos.factory.smoke import Check, CheckState
 from tinyagentos.incus import Incus
 from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.smoke import Check, CheckState
 
 MODULES = "/opt/openclaw/node_modules"
 SOUND = (

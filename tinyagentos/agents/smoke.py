@@ -32,7 +32,6 @@ from tinyagentos.factory.smoke import (
     AGENT_UID,
     COMMAND_WITHIN,
     SAID,
-    Check,
     Checks,
     check_inside,
     check_programs,
@@ -50,6 +49,7 @@ from tinyagentos.model.agent import AgentSpec, Source
 from tinyagentos.model.errors import InvalidInput, NotReady, SmokeFailed, TaosError
 from tinyagentos.model.job import JobState, Problem
 from tinyagentos.model.recipe import Recipe, RecipeKind, SmokeChat, SmokePart
+from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.timings import TimingTable
