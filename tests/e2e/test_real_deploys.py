@@ -79,10 +79,11 @@ def test_the_next_deploy_takes_the_image_that_was_kept(taos: Server) -> None:
     assert compare(taos) == []
 
 
-def test_the_log_can_be_read_and_followed(taos: Server) -> None:
-    log = taos.http.get("/api/agents/second/logs", params={"lines": 500}).text
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_the_log_can_be_read_and_followed(taos: Server, name: str) -> None:
+    log = taos.http.get(f"/api/agents/{name}/logs", params={"lines": 500}).text
     assert "gateway" in log
-    with taos.http.stream("GET", "/api/agents/second/logs", params={"follow": 1}) as following:
+    with taos.http.stream("GET", f"/api/agents/{name}/logs", params={"follow": 1}) as following:
         assert next(following.iter_lines())
 
 

@@ -6,8 +6,18 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from tinyagentos.factory.budget import check_packed, check_unpacked
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, remove_identity
+from tinyagentos.factory.components import measure_root
+from tinyagentos.factory.inventory import Inventory, read_inventory
 from tinyagentos.factory.isolation import build_folder
+from tinyagentos.factory.lock import (
+    Lock,
+    beside,
+    check_lock,
+    check_lock_early,
+    resolve_lock,
+)
 from tinyagentos.factory.pack import PackedImage, pack
 from tinyagentos.factory.rootfs import make_rootfs
 from tinyagentos.factory.target import RootfsTarget
@@ -27,13 +37,17 @@ async def make_image(
     cache: Path,
     level: str,
     report: Report,
+    held_to: Lock | None = None,
 ) -> PackedImage:
-    """Build the recipe on its base and pack it into the file out.
+    """Build the recipe on its base and pack it into the file out, its lock and SBOM beside it.
 
-    level: `release`, `fast` or `local` compression. What was half-made is removed, whatever ends
-    the build. Raises BuildFailed when a step fails, or an image of release compression is over
-    its budget.
+    level: `release`, `fast` or `local` compression; `local` images are for this host only, and
+    have neither documents nor a budget. held_to: the lock the build has to come out as. What was
+    half-made is removed, whatever ends the build. Raises BuildFailed when a step fails, something
+    is not as locked, or the image is over its budget (packed: with release compression only).
     """
+    if held_to:
+        check_lock_early(held_to, recipe, base, arch)
     async with build_folder(cache) as work:
         root = work / "rootfs"
         report("making the Debian base and fetching what the recipe needs")
@@ -42,11 +56,16 @@ async def make_image(
         )
         await carry_out(plan_build(recipe, base), RootfsTarget(root), archives, report)
         await remove_identity(RootfsTarget(root))
+        found = await asyncio.to_thread(read_inventory, root, recipe.npm)
+        lock = resolve_lock(recipe, base, arch, found)
+        if held_to:
+            check_lock(held_to, lock)
         await trim(root, recipe, base, arch, report)
         report("packing")
-        image = await pack(work, recipe, arch, out, level=level)
-    if level == "release":
-        check_budget(recipe, image)
+        if level == "local":
+            return await pack(work, recipe, arch, out, level=level)
+        image = await pack_within_budget(work, recipe, arch, out, level=level)
+    write_documents(image, recipe, base, found, lock)
     return image
 
 
@@ -60,15 +79,37 @@ async def trim(root: Path, recipe: Recipe, base: Recipe, arch: str, report: Repo
     report(f"trimmed {saved / 1e6:.0f} of {before / 1e6:.0f} MB")
 
 
-def check_budget(recipe: Recipe, image: PackedImage) -> None:
-    """Return when the image keeps to the recipe's budget, else raise BuildFailed."""
-    most = recipe.budget.packed_bytes
-    if most and image.size_bytes > most:
-        image.path.unlink()
-        raise BuildFailed(
-            f"The image has {image.size_bytes / 1e6:.1f} MB; its budget is {most / 1e6:.1f} MB.",
-            hint="Trim more, or raise the budget in the recipe with a reason.",
-        )
+async def pack_within_budget(
+    work: Path, recipe: Recipe, arch: str, out: Path, *, level: str
+) -> PackedImage:
+    """Pack `work/rootfs`; BuildFailed, and no file, when it is over the recipe's budget."""
+    sizes = await asyncio.to_thread(measure_root, work / "rootfs")
+    check_unpacked(recipe.budget, sizes)
+    image = await pack(work, recipe, arch, out, level=level)
+    if level == "release":
+        try:
+            check_packed(recipe.budget, image.size_bytes, sizes)
+        except BuildFailed:
+            image.path.unlink()
+            raise
+    return image
+
+
+def write_documents(
+    image: PackedImage, recipe: Recipe, base: Recipe, found: Inventory, lock: Lock
+) -> None:
+    """Have the image's lock and SBOM beside it."""
+    # Half a second to import, and only makers of images need it.
+    from tinyagentos.factory.sbom import render_sbom
+
+    documents = {
+        "lock.json": lock.render(),
+        "cdx.json": render_sbom(recipe, base.debian.suite, found, lock, image.fingerprint),
+    }
+    for kind, text in documents.items():
+        part = beside(image.path, f"{kind}.part")
+        part.write_text(text)
+        part.replace(beside(image.path, kind))
 
 
 def _debian(recipe: Recipe, base: Recipe) -> DebianPart:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from tinyagentos.model.errors import BuildFailed
+from tinyagentos.model.globs import pattern
 from tinyagentos.model.recipe import TrimRule
 
 
@@ -62,14 +61,6 @@ def apply_trim(root: Path, removals: Iterable[Removal]) -> None:
 
 
 def _matches(path: str, rule: TrimRule) -> bool:
-    return any(_pattern(one).fullmatch(path) for one in rule.paths) and not any(
-        _pattern(one).fullmatch(path) for one in rule.keep
+    return any(pattern(one).fullmatch(path) for one in rule.paths) and not any(
+        pattern(one).fullmatch(path) for one in rule.keep
     )
-
-
-@cache
-def _pattern(glob: str) -> re.Pattern[str]:
-    """`*` within one folder, `**` across folders, all else to the letter."""
-    parts = re.split(r"(\*\*/|\*\*|\*)", glob)
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)
