@@ -12,7 +12,6 @@ So there is no moment at which what is published is signed by a key that the roo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +26,7 @@ from tuf.api.metadata import Key, Metadata, Root, Snapshot, Targets, Timestamp
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
 from tinyagentos.model.release import Expired, Malformed, WrongKeys
 from tinyagentos.signing.channel import LIMITS, in_words
+from tinyagentos.signing.durable import save_file
 
 ONLINE_ROLES = (Targets.type, Snapshot.type, Timestamp.type)
 ROLES = (Root.type, *ONLINE_ROLES)
@@ -92,7 +92,7 @@ def init_keys(keys: Path, ask: Passphrase, now: datetime) -> RootFile:
     made = _sign_root(root, (signers[Root.type],), now)
     for role, signer in signers.items():
         _save_key(key_path(keys, role), signer, ask(role))
-    save_file(keys / made.file.name, made.content)
+    save_file(keys / made.file.name, [made.content])
     return made
 
 
@@ -117,7 +117,7 @@ def rotate_key(keys: Path, role: str, ask: Passphrase, now: datetime) -> tuple[R
     # load_signer() takes whichever of the two the root names, so a crash loses neither.
     _save_key(_next_key_path(keys, role), new, ask(role))
     for one in made:
-        save_file(keys / one.file.name, one.content)
+        save_file(keys / one.file.name, [one.content])
     _next_key_path(keys, role).replace(key_path(keys, role))
     return made
 
@@ -179,27 +179,6 @@ def check_root_age(root: Root, now: datetime) -> None:
         )
 
 
-def save_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Have the content in the file, whole or not at all, also after a power cut."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the folder's names on the disk."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 def _key_files(keys: Path) -> list[Path]:
     return [*(key_path(keys, role) for role in ROLES), *sorted(keys.glob("*.root.json"))]
 
@@ -241,7 +220,7 @@ def _save_key(path: Path, signer: CryptoSigner, passphrase: str) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.BestAvailableEncryption(passphrase.encode()),
         )
-    save_file(path, content, mode=0o600)
+    save_file(path, [content], mode=0o600)
 
 
 def _next_key_path(keys: Path, role: str) -> Path:
