@@ -204,7 +204,7 @@ def _upload(shelf: Shelf, uploads: Sequence[Upload], report: Report) -> Iterator
             report(f"{upload.name}: there already")
             continue
         shelf.add(upload)
-        report(f"{upload.name}: {upload.size_bytes / 1e6:.1f} MB")
+        report(f"{upload.name}: {upload.size_bytes} bytes")
         yield upload.name
 
 
