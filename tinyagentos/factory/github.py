@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from tinyagentos.factory.candidate import Upload
-from tinyagentos.factory.shelf import checked
+from tinyagentos.factory.shelf import NOT_WHOLE, checked
 from tinyagentos.model.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 from tinyagentos.model.release import FILE_NAME, WrongContent
 from tinyagentos.signing.channel import PREVIOUS_TIMESTAMP, TIMESTAMP_FILE
@@ -94,8 +94,10 @@ class GithubShelf:
             yield
 
     def files(self) -> Mapping[str, int]:
-        """The assets whose upload was finished."""
-        return {one.name: one.size_bytes for one in self._assets.values() if one.is_whole}
+        """The assets with their sizes; NOT_WHOLE where an upload broke off."""
+        return {
+            one.name: one.size_bytes if one.is_whole else NOT_WHOLE for one in self._assets.values()
+        }
 
     def fetch(self, name: str) -> Iterator[bytes]:
         """The content of an asset; NotFound when there is none."""

@@ -16,6 +16,8 @@ from tinyagentos.model.release import WrongContent
 from tinyagentos.signing.channel import TIMESTAMP_FILE, directory
 from tinyagentos.signing.durable import save_file, sync_folder
 
+NOT_WHOLE = -1
+
 
 class Shelf(Protocol):
     """A flat set of files. Each method is done when it returns, whatever happens after."""
@@ -25,7 +27,7 @@ class Shelf(Protocol):
         ...
 
     def files(self) -> Mapping[str, int]:
-        """The names of the files that are whole, with their sizes."""
+        """The names of the files with their sizes; NOT_WHOLE for what nobody can read yet."""
         ...
 
     def fetch(self, name: str) -> Iterator[bytes]:
@@ -78,7 +80,7 @@ class DirectoryShelf:
             os.close(number)
 
     def files(self) -> Mapping[str, int]:
-        """The names of the files that are whole, with their sizes."""
+        """The names of the files with their sizes; each has its name because it is whole."""
         return {one.name: one.stat().st_size for one in self._folder.iterdir() if one.is_file()}
 
     def fetch(self, name: str) -> Iterator[bytes]:
