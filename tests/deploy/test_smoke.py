@@ -18,9 +18,9 @@ from tests.unit.factory.images import METADATA, Member, write_image
 from tinyagentos.agents.smoke import FOLDER_KEY, remove_leftovers, smoke_image
 from tinyagentos.config import Settings
 from tinyagentos.factory.isolation import build_folder
-from tinyagentos.factory.smoke import Check, CheckState
 from tinyagentos.incus import Incus
-from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.errors import HostNotReady, InvalidInput
+from tinyagentos.model.smoke import Check, CheckState
 
 MODULES = "/opt/openclaw/node_modules"
 SOUND = (
@@ -176,6 +176,14 @@ async def test_an_image_of_another_processor_is_not_called_passed(
 async def test_a_base_is_refused(smoke: Smoke) -> None:
     with pytest.raises(InvalidInput, match="is a base"):
         await smoke(metadata=METADATA.replace("openclaw", "debian-13"))
+
+
+async def test_a_host_that_cannot_boot_any_image_is_not_the_images_fault(
+    smoke: Smoke, fake: FakeIncus
+) -> None:
+    fake.fail_next("POST /1.0/projects", 500, "database is locked")
+    with pytest.raises(HostNotReady, match="Incus says: database is locked"):
+        await smoke()
 
 
 async def test_cancelling_leaves_nothing(smoke: Smoke, fake: FakeIncus, folder: Path) -> None:

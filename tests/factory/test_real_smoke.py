@@ -31,13 +31,13 @@ from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.factory.report import measure_image
 from tinyagentos.factory.smoke import (
     Checks,
-    CheckState,
     check_unpacked,
     join_parts,
     look_inside,
     program_checks,
 )
 from tinyagentos.model.errors import BuildFailed
+from tinyagentos.model.smoke import CheckState
 
 pytestmark = [pytest.mark.incus, pytest.mark.build]
 START_WITHIN = 120.0

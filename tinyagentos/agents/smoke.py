@@ -32,7 +32,6 @@ from tinyagentos.factory.smoke import (
     AGENT_UID,
     COMMAND_WITHIN,
     SAID,
-    Check,
     Checks,
     check_inside,
     check_programs,
@@ -47,9 +46,10 @@ from tinyagentos.images.importer import ImageFile, import_file, read_image_file
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec, Source
-from tinyagentos.model.errors import InvalidInput, NotReady, SmokeFailed, TaosError
+from tinyagentos.model.errors import HostNotReady, InvalidInput, NotReady, SmokeFailed, TaosError
 from tinyagentos.model.job import JobState, Problem
 from tinyagentos.model.recipe import Recipe, RecipeKind, SmokeChat, SmokePart
+from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.timings import TimingTable
@@ -70,7 +70,8 @@ async def smoke_image(
     """Check the image file, calling told with each check that is done.
 
     Nothing is left of it, however it ends; what one that was killed left is removed by the next.
-    Raises InvalidInput when the file is no image of an agent. A failed check raises nothing here.
+    Raises InvalidInput when the file is no image of an agent, HostNotReady when this host cannot
+    boot any. A failed check raises nothing here.
     """
     image = await read_image_file(path)
     recipe = load_recipe(image.framework)
@@ -83,7 +84,13 @@ async def smoke_image(
     look = await check_inside(path, part, checks)
     files = look.files if look else ()
     if image.arch == host_arch():
-        await check_booted(image, recipe, part, files, settings, checks)
+        try:
+            await check_booted(image, recipe, part, files, settings, checks)
+        except IncusError as error:
+            raise HostNotReady(
+                f"The image cannot be booted on this host; Incus says: {error}.",
+                hint="Run `taos doctor`.",
+            ) from error
     else:
         why = f"an image for {image.arch} does not boot on this {host_arch()} host"
         checks.skip(boot_checks(part), why)

@@ -12,7 +12,7 @@ from tinyagentos.cli import image_proof, image_release
 from tinyagentos.cli.common import Json, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
-from tinyagentos.factory.smoke import raise_failed
+from tinyagentos.model.smoke import raise_failed
 
 app = typer.Typer(no_args_is_help=True, help="Images: list, build, import, weigh, check.")
 app.command("report")(image_proof.report_image)

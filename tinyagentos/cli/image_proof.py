@@ -13,8 +13,8 @@ import typer
 from tinyagentos.cli.common import Json, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
-from tinyagentos.factory.smoke import Check, CheckState, raise_failed
 from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.smoke import Check, CheckState, raise_failed
 
 TOP = 25
 ImageArgument = Annotated[Path, typer.Argument(help="An image made by `taos image build`.")]

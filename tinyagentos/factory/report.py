@@ -176,7 +176,7 @@ def compare(before: ImageReport, after: ImageReport) -> tuple[Change, ...]:
 
 def component_rows(report: ImageReport, most: int) -> list[tuple[str, str, str, str, str]]:
     """The table: groups, then the heaviest components, then the sum of the rest."""
-    rows = [_row(one, report, GROUPS.get(one.name, one.name)) for one in report.groups]
+    rows = [_row(one, report, GROUPS.get(one.name, one.name)) for one in report.groups if one.files]
     rows += [_row(one, report) for one in report.components[:most] if one.name not in GROUPS]
     rest: Component | None = None
     for one in report.components[most:]:

@@ -10,7 +10,6 @@ import tarfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import SmokeFailed, TaosError
 from tinyagentos.model.globs import pattern
 from tinyagentos.model.recipe import SmokeLoad, SmokePart
+from tinyagentos.model.smoke import Check, CheckState
 
 COMMAND_WITHIN = 120.0
 UNPACK_WITHIN = 600.0
@@ -53,24 +53,6 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s:,-]{64,}?)-
 _NO_PACKAGE = (OTHER, "taos", "caches", "debian:(database)")
 
 
-class CheckState(StrEnum):
-    """How a check ended. One that could not be tried is never called passed."""
-
-    passed = "ok"
-    failed = "failed"
-    not_run = "not run"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check. detail: what was seen, why it failed, or why it could not be run."""
-
-    name: str
-    state: CheckState
-    seconds: float
-    detail: str
-
-
 class Checks:
     """Carries checks out one after the other, and keeps how each ended."""
 
@@ -98,18 +80,6 @@ class Checks:
     def _keep(self, check: Check) -> None:
         self.done.append(check)
         self._told(check)
-
-
-def raise_failed(checks: Iterable[Check], image: str) -> None:
-    """Return when none of the checks failed, else raise SmokeFailed naming what did."""
-    failed = [one for one in checks if one.state is CheckState.failed]
-    if not failed:
-        return
-    more = f" {len(failed) - 1} more failed." if len(failed) > 1 else ""
-    raise SmokeFailed(
-        f"{image} failed the check {failed[0].name!r}: {failed[0].detail.rstrip('.')}.{more}",
-        hint="Do not publish it. `taos image smoke FILE` checks it again.",
-    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tests.unit.cli.conftest import Taos
 from tests.unit.factory.images import Member, write_image
 from tinyagentos.cli.errors import DONE, USAGE
 from tinyagentos.cli.image_proof import line
-from tinyagentos.factory.smoke import Check, CheckState
+from tinyagentos.model.smoke import Check, CheckState
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 from tests.unit.factory.images import Member, write_image
 from tinyagentos.factory import smoke
 from tinyagentos.factory.recipe import load_recipe
-from tinyagentos.factory.smoke import Check, Checks, CheckState, Look
+from tinyagentos.factory.smoke import Checks, Look
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import BuildFailed, SmokeFailed
 from tinyagentos.model.recipe import SmokeCommand, SmokeLoad, SmokePart
+from tinyagentos.model.smoke import Check, CheckState, raise_failed
 
 ALLOWED = ("/usr/bin/su",)
 
@@ -159,15 +160,15 @@ async def test_the_first_failure_is_the_sentence_and_a_bug_is_no_check() -> None
 
     assert await checks.run("one", fine)
     checks.skip(("two",), "no emulator")
-    smoke.raise_failed(checks.done, "i")
+    raise_failed(checks.done, "i")
     assert not await checks.run("three", refused)
     with pytest.raises(
         SmokeFailed, match=r"^i failed the check 'three': Incus says: no such thing\.$"
     ):
-        smoke.raise_failed(checks.done, "i")
+        raise_failed(checks.done, "i")
     await checks.run("four", refused)
     with pytest.raises(SmokeFailed, match=r"no such thing\. 1 more failed\.$"):
-        smoke.raise_failed(checks.done, "i")
+        raise_failed(checks.done, "i")
     assert [str(one.state) for one in told] == ["ok", "not run", "failed", "failed"]
     with pytest.raises(KeyError):
         await checks.run("five", bug)
