@@ -116,13 +116,13 @@ def directory(folder: Path) -> Fetch:
     return fetch
 
 
-def trusted_root(chosen: Path | None) -> bytes:
+def trusted_root(chosen: Path | None, shipped: Path = ROOTS) -> bytes:
     """The root that trust begins at: the chosen file, else the newest that taOS ships.
 
     Raises HostNotReady when there is neither.
     """
-    shipped = sorted(ROOTS.glob("*.root.json"), key=lambda path: int(path.name.split(".")[0]))
-    path = chosen or (shipped[-1] if shipped else None)
+    roots = sorted(shipped.glob("*.root.json"), key=lambda path: int(path.name.split(".")[0]))
+    path = chosen or (roots[-1] if roots else None)
     if path is None:
         raise HostNotReady(
             "There is no root to trust: taOS comes without one here.",

@@ -241,5 +241,11 @@ def test_state_that_cannot_be_kept_says_so(channel: MemoryChannel, tmp_path: Pat
 def test_without_a_root_there_is_no_trust(tmp_path: Path) -> None:
     with pytest.raises(HostNotReady, match="cannot be read"):
         trusted_root(tmp_path / "none.json")
+    with pytest.raises(HostNotReady, match="no root to trust"):
+        trusted_root(None, tmp_path)
+    for version in (9, 10):
+        (tmp_path / f"{version}.root.json").write_text(str(version))
+    assert trusted_root(None, tmp_path) == b"10"
+    assert trusted_root(tmp_path / "9.root.json", tmp_path) == b"9"
     with pytest.raises(NotFound):
         list(directory(tmp_path)("timestamp.json"))
