@@ -80,8 +80,8 @@ class Published:
 class SignedRelease:
     """The files of the next version, in the order in which they may appear.
 
-    A root comes before the timestamp while what is published is good under it, else after it: at
-    every moment a client can use the old version or the new one.
+    Roots come before the timestamp up to the last under which what is published is good, the others
+    after it: at every moment a client can use the old version or the new one.
     """
 
     version: int
@@ -110,25 +110,28 @@ def read_published(fetch: Fetch, roots: tuple[RootFile, ...]) -> Published:
         raise WrongKeys(
             "The channel has metadata, but no root of ours.", hint="Use the keys it is signed with."
         )
-    root = roots[count - 1].root
     with in_words():
-        timestamp = _verified(root, Timestamp, timestamp_file.content)
-        snapshot_meta = timestamp.signed.snapshot_meta
-        snapshot_file = _versioned(fetch, Snapshot.type, snapshot_meta)
-        snapshot = _verified(root, Snapshot, snapshot_file.content)
-        targets_meta = snapshot.signed.meta[f"{Targets.type}.json"]
-        targets_file = _versioned(fetch, Targets.type, targets_meta)
-        targets = _verified(root, Targets, targets_file.content)
-    _check_version(snapshot.signed, snapshot_meta)
-    _check_version(targets.signed, targets_meta)
-    versions = (timestamp.signed.version, snapshot.signed.version, targets.signed.version)
-    return Published(
-        version=max(versions),
+        timestamp = _parsed(Timestamp, timestamp_file.content)
+        snapshot_file = _versioned(fetch, Snapshot.type, timestamp.signed.snapshot_meta)
+        snapshot = _parsed(Snapshot, snapshot_file.content)
+        targets_file = _versioned(fetch, Targets.type, _targets_meta(snapshot.signed))
+        targets = _parsed(Targets, targets_file.content)
+    _check_version(snapshot.signed, timestamp.signed.snapshot_meta)
+    _check_version(targets.signed, _targets_meta(snapshot.signed))
+    published = Published(
+        version=max(one.signed.version for one in (timestamp, snapshot, targets)),
         roots=count,
         targets=tuple(_target(one) for one in targets.signed.targets.values()),
         metadata=(targets_file, snapshot_file, timestamp_file),
         signed=(targets, snapshot, timestamp),
     )
+    # A later root of ours counts: it may be what an interrupted publication did not come to.
+    if not any(published.is_good_under(one.root) for one in roots[count - 1 :]):
+        raise WrongKeys(
+            "What the channel shows is not signed with its keys.",
+            hint="Somebody else has written to it. Empty the place and publish anew.",
+        )
+    return published
 
 
 def sign_release(
@@ -179,7 +182,7 @@ def sign_release(
         TIMESTAMP_FILE,
     )
     new = roots[published.roots :]
-    late = next((i for i, one in enumerate(new) if not published.is_good_under(one.root)), len(new))
+    late = max((i for i, one in enumerate(new, 1) if published.is_good_under(one.root)), default=0)
     return SignedRelease(
         version=version,
         roots_before=tuple(one.file for one in new[:late]),
@@ -236,12 +239,18 @@ def _versioned(fetch: Fetch, role: str, meta: MetaFile) -> SignedFile:
     return SignedFile(name, content)
 
 
-def _verified(root: Root, role: type[T], content: bytes) -> Metadata[T]:
+def _parsed(role: type[T], content: bytes) -> Metadata[T]:
     metadata = cast(Metadata[T], Metadata.from_bytes(content))
     if not isinstance(metadata.signed, role):
         raise Malformed(f"A file is not {role.type} metadata.", hint="Mend the channel.")
-    root.verify_delegate(role.type, metadata.signed_bytes, metadata.signatures)
     return metadata
+
+
+def _targets_meta(snapshot: Snapshot) -> MetaFile:
+    try:
+        return snapshot.meta[f"{Targets.type}.json"]
+    except KeyError as error:
+        raise Malformed("The snapshot names no targets.", hint="Mend the channel.") from error
 
 
 def _check_version(signed: Signed, meta: MetaFile) -> None:

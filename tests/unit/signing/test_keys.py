@@ -95,6 +95,22 @@ def test_every_file_of_a_change_may_be_the_last_that_appears(
     assert set(seen[turn:]) == {(NEW,)}
 
 
+def test_two_changes_at_once_are_followed_also_when_cut_off(
+    channel: MemoryChannel, tmp_path: Path
+) -> None:
+    channel.show(OLD)
+    client = channel.client(tmp_path / "state")
+    for _ in range(2):
+        rotate_key(channel.keys, "timestamp", no_passphrase, NOW)
+    release = channel.sign(NEW)
+    assert [len(release.roots_before), len(release.roots_after)] == [1, 3]
+    for file in (*release.roots_before, *release.metadata, release.timestamp):
+        channel.files[file.name] = file.content
+    again = channel.show(NEW)
+    assert [len(again.roots_before), len(again.roots_after)] == [3, 0]
+    assert client.refresh().images == (NEW,)
+
+
 def test_many_changes_are_followed(channel: MemoryChannel, tmp_path: Path) -> None:
     client = channel.client(tmp_path / "state")
     for number, role in enumerate((*ROLES, *ROLES)):
@@ -192,7 +208,15 @@ def test_a_channel_of_other_keys_is_not_published_to(
     other.show(OLD)
     with pytest.raises(Conflict, match=r"2\.root\.json"):
         read_published(other.fetch, roots[:1])
-    other.files["timestamp.json"] = other.files["1.snapshot.json"]
+    stranger = MemoryChannel(tmp_path / "strangers", NOW).begin()
+    stranger.show(NEW)
+    spoiled = other.files | {
+        name: content for name, content in stranger.files.items() if "root" not in name
+    }
+    sound, other.files = other.files, spoiled
+    with pytest.raises(WrongKeys, match="not signed with its keys"):
+        read_published(other.fetch, roots)
+    other.files = sound | {"timestamp.json": sound["1.snapshot.json"]}
     with pytest.raises(Untrusted):
         read_published(other.fetch, roots)
 
