@@ -21,6 +21,7 @@ from tinyagentos.model.release import (
     ImageTarget,
     Index,
     channel_file_name,
+    image_history,
     is_image,
     parse_image_target,
 )
@@ -75,7 +76,7 @@ def publish(
     with shelf.hold():
         published = read_published(shelf.fetch, roots)
         there = shelf.files()
-        targets = plan_targets(published, there, candidates, keep=keep, now=now)
+        targets = plan_targets(published, there, candidates, keep=keep)
         release = sign_release(
             keys, roots, published, targets,
             version=next_version(published, there), ask=ask, now=now,
@@ -98,42 +99,20 @@ def plan_targets(
     candidates: Sequence[Candidate],
     *,
     keep: int,
-    now: datetime,
 ) -> tuple[Target, ...]:
     """What the channel offers next: the candidates, and of what it has the newest that are whole.
 
     Raises InvalidInput when two candidates are of one framework and architecture.
     """
-    kinds = [(one.image.framework, one.image.arch) for one in candidates]
-    if twice := next((one for one in kinds if kinds.count(one) > 1), None):
-        raise InvalidInput(
-            f"There are two images of {twice[0]} for {twice[1]}.",
-            hint="Publish one after the other; the last one is the newest.",
-        )
     whole = {
         one.name: one
         for one in published.targets
         if there.get(channel_file_name(one.name, one.sha256)) == one.size_bytes
     }
     have = [parse_image_target(one.custom) for one in whole.values() if is_image(one.custom)]
-    index = Index(published.version, now, tuple(have))
-    number = max([int(now.timestamp()), *(one.sequence + 1 for one in have)])
-    images = {one.fingerprint: one for one in have}
-    for candidate in candidates:
-        image = candidate.image
-        newest = index.newest(image.framework, image.arch)
-        if newest and newest.fingerprint == image.fingerprint:
-            # It is the newest already: publishing it once more does not make it newer.
-            number_now, released = newest.sequence, newest.released
-        else:
-            number_now, released = number, image.released
-        images[image.fingerprint] = replace(image, sequence=number_now, released=released)
-    after = Index(published.version, now, tuple(images.values()))
-    kept = [
-        one
-        for kind in sorted({(one.framework, one.arch) for one in images.values()})
-        for one in after.history(*kind)[:keep]
-    ]
+    new = _numbered(candidates, have)
+    images = {one.fingerprint: one for one in (*have, *new)}.values()
+    kinds = sorted({(one.framework, one.arch) for one in images})
     documents = whole | {doc.name: _target(doc) for one in candidates for doc in one.documents}
     kept = [
         replace(
@@ -141,7 +120,8 @@ def plan_targets(
             lock=one.lock if one.lock in documents else "",
             sbom=one.sbom if one.sbom in documents else "",
         )
-        for one in kept
+        for kind in kinds
+        for one in image_history(images, *kind)[:keep]
     ]
     named = (name for one in kept for name in (one.lock, one.sbom) if name)
     return (*map(_image_target, kept), *(documents[name] for name in named))
@@ -196,6 +176,29 @@ def read_as_client(release: SignedRelease, root: bytes, fetch: Fetch) -> Index:
 
     with tempfile.TemporaryDirectory(prefix="taos-publish-") as state:
         return Channel(root, Path(state), overlaid).refresh()
+
+
+def _numbered(candidates: Sequence[Candidate], have: Sequence[ImageTarget]) -> list[ImageTarget]:
+    """The candidates as the newest images: all of one publication have one sequence."""
+    kinds = [(one.image.framework, one.image.arch) for one in candidates]
+    if twice := next((one for one in kinds if kinds.count(one) > 1), None):
+        raise InvalidInput(
+            f"There are two images of {twice[0]} for {twice[1]}.",
+            hint="Publish one after the other; the last one is the newest.",
+        )
+    highest = max((one.sequence for one in have), default=0)
+    numbered = []
+    for candidate in candidates:
+        image = candidate.image
+        newest = image_history(have, image.framework, image.arch)[:1]
+        if [one.fingerprint for one in newest] == [image.fingerprint]:
+            # It is the newest already: publishing it once more does not make it newer.
+            image = replace(image, sequence=newest[0].sequence, released=newest[0].released)
+        else:
+            number = max(int(image.released.timestamp()), highest + 1)
+            image = replace(image, sequence=number)
+        numbered.append(image)
+    return numbered
 
 
 def _upload(shelf: Shelf, uploads: Sequence[Upload], report: Report) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -156,8 +156,15 @@ class Index:
 
     def history(self, framework: str, arch: str) -> tuple[ImageTarget, ...]:
         """The framework's images for the architecture, the newest first."""
-        fitting = [one for one in self.images if (one.framework, one.arch) == (framework, arch)]
-        return tuple(sorted(fitting, key=lambda one: -one.sequence))
+        return image_history(self.images, framework, arch)
+
+
+def image_history(
+    images: Iterable[ImageTarget], framework: str, arch: str
+) -> tuple[ImageTarget, ...]:
+    """Those of the images that are the framework's for the architecture, the newest first."""
+    fitting = [one for one in images if (one.framework, one.arch) == (framework, arch)]
+    return tuple(sorted(fitting, key=lambda one: -one.sequence))
 
 
 def channel_file_name(target: str, sha256: str) -> str:
