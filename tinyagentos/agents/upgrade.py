@@ -245,6 +245,9 @@ def _next_request(old: Instance, image: Image, target: Target, job: JobContext) 
         SOURCE_KEY: target.plan.source,
     }
     del config[STAGE_KEY]
+    if base := old.config.get("volatile.idmap.base", ""):
+        # Incus refuses a volume to two instances whose users are not the same numbers outside.
+        config["security.idmap.base"] = base
     devices = {device: keys for device, keys in old.devices.items() if keys["type"] != "proxy"}
     # The state is the old one's until both have stopped.
     devices.pop(STATE, None)
