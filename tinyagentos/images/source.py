@@ -1,0 +1,169 @@
+"""Where images come from: a channel on an HTTP server, or in a folder such as a USB stick."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import httpx
+
+from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
+from tinyagentos.signing.channel import METADATA_LIMIT, Fetch, directory
+
+CONNECT_WITHIN = 10.0
+METADATA_WITHIN = 30.0
+READ_SIZE = 1 << 18
+# Not answers about the file, but about the moment, the address's age or the server's health.
+PASSING = frozenset({401, 403, 408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Part:
+    """The file's bytes from start on, as they arrive. total: of the whole file, as is said."""
+
+    start: int
+    total: int | None
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A channel's files. address: `http(s)://…`, or a folder's path."""
+
+    address: str
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, when it is one."""
+        return None if urlsplit(self.address).scheme in ("http", "https") else Path(self.address)
+
+    @property
+    def metadata(self) -> Fetch:
+        """Read a small file; it blocks, within a deadline."""
+        return directory(self.folder) if self.folder else self._fetch
+
+    @asynccontextmanager
+    async def open(self, name: str, start: int, stall: float) -> AsyncIterator[Part]:
+        """The file's bytes from start on; a server that cannot do that sends all of them.
+
+        stall: seconds without a byte after which it is given up. Raises Unavailable when it cannot
+        be had now, NotFound when it is not there.
+        """
+        try:
+            if self.folder:
+                async with _open_file(self.folder / name, start) as part:
+                    yield part
+            else:
+                async with self._open(name, start, stall) as part:
+                    yield part
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{_words(error, stall)}.", hint="It is tried again.") from error
+
+    @asynccontextmanager
+    async def _open(self, name: str, start: int, stall: float) -> AsyncIterator[Part]:
+        # No total limit: a slow line is no reason to begin again.
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_WITHIN, sock_read=stall)
+        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True, auto_decompress=False) as http,
+            http.get(self._url(name), headers=headers, max_redirects=5) as answer,
+        ):
+            if answer.status in (404, 410):
+                raise NotFound(f"The channel has no {name[:100]}.", hint="Ask it again later.")
+            if answer.status not in (200, 206):
+                when = "now" if answer.status in PASSING else "at all"
+                raise Unavailable(
+                    f"The channel does not give the image {when}: {answer.status}.",
+                    hint="Look at the setting `image_channel`.",
+                )
+            begun, total = _range(answer, start)
+            yield Part(begun, total, answer.content.iter_chunked(READ_SIZE))
+
+    def _fetch(self, name: str) -> Iterator[bytes]:
+        taken = 0
+        try:
+            with httpx.stream(
+                "GET", self._url(name), timeout=METADATA_WITHIN, follow_redirects=True
+            ) as answer:
+                if answer.status_code in (404, 410):
+                    raise NotFound(f"The channel has no {name}.", hint="Look at `image_channel`.")
+                if answer.status_code != 200:
+                    raise Unavailable(
+                        f"The channel answers {answer.status_code}.",
+                        hint="It is tried again later.",
+                    )
+                for piece in answer.iter_raw():
+                    yield piece
+                    taken += len(piece)
+                    if taken > METADATA_LIMIT:
+                        return
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"The channel cannot be reached ({type(error).__name__}).",
+                hint="It is tried again later. `taos agent deploy` builds meanwhile.",
+            ) from error
+
+    def _url(self, name: str) -> str:
+        return f"{self.address.rstrip('/')}/{quote(name)}"
+
+
+def open_source(address: str) -> Source:
+    """The source; InvalidInput when the address is neither a web address nor a folder's path."""
+    scheme = urlsplit(address).scheme
+    if scheme not in ("", "http", "https") or (not scheme and not Path(address).is_absolute()):
+        raise InvalidInput(
+            f"{address[:100]!r} is no channel.",
+            hint="Give an address such as https://… or a folder's whole path in `image_channel`.",
+        )
+    return Source(address)
+
+
+@asynccontextmanager
+async def _open_file(path: Path, start: int) -> AsyncIterator[Part]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound(f"The channel has no {path.name[:100]}.", hint="Copy all files.") from error
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while piece := await asyncio.to_thread(file.read, READ_SIZE):
+            yield piece
+
+    with file:
+        total = path.stat().st_size
+        file.seek(start)
+        yield Part(start, total, pieces())
+
+
+def _range(answer: aiohttp.ClientResponse, start: int) -> tuple[int, int | None]:
+    """Where the answer begins, and how long the file is said to be (RFC 9110, section 14.4)."""
+    if answer.status == 200:
+        return 0, answer.content_length
+    unit, _, span = answer.headers.get("Content-Range", "").partition(" ")
+    begun, _, total = span.partition("/")
+    first = begun.partition("-")[0]
+    if unit != "bytes" or first != str(start):
+        raise Unavailable(
+            "The channel sends another part of the image than it was asked for.",
+            hint="It is tried again.",
+        )
+    return start, int(total) if total.isdigit() else None
+
+
+def _words(error: BaseException, stall: float) -> str:
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return "the channel does not answer"
+        case TimeoutError():
+            return f"no byte came for {stall:.0f} s"
+        case aiohttp.TooManyRedirects():
+            return "the channel sends from one address to the next without end"
+        case aiohttp.ClientPayloadError():
+            return "the connection broke off"
+        case _:
+            return f"the channel cannot be reached ({type(error).__name__})"
