@@ -21,6 +21,7 @@ from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes
 from tinyagentos.host.token import ensure_key, ensure_token
+from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
@@ -67,8 +68,9 @@ class Services:
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        self.images = Images(self.incus, recipes, host_arch(), self.jobs)
-        for kind in agent_kinds(self.host):
+        self.images = Images(self.incus, recipes, host_arch(), self.jobs, settings)
+        supply = Supply(self.incus, settings, host_arch())
+        for kind in (*agent_kinds(self.host), download_kind(supply)):
             self.jobs.register(kind)
 
     async def missing(self) -> tuple[Problem, ...]:
@@ -90,6 +92,7 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Take up unfinished jobs; at the end leave running ones to the next server."""
         self.jobs.start()
+        self.images.start_policy()
         tidying = asyncio.create_task(self._tidy(), name="tidy")
         try:
             yield

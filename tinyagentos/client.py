@@ -138,6 +138,14 @@ class Client:
         """The images."""
         return self._get("/api/images", list[wire.Image])
 
+    def download(self, framework: str) -> wire.Job:
+        """Begin to get the framework's image."""
+        return self._begin("POST", f"/api/images/{_part(framework)}/download")
+
+    def remove_image(self, framework: str) -> None:
+        """Remove the framework's image."""
+        self._send("DELETE", f"/api/images/{_part(framework)}")
+
     def jobs(self) -> list[wire.Job]:
         """The newest jobs."""
         return self._get("/api/jobs", list[wire.Job])

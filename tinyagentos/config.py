@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import (
@@ -39,6 +40,20 @@ class Settings(BaseSettings):
     max_jobs: int = Field(4, ge=1, description="Jobs that run at the same time")
     memory_reserve_mb: int = Field(
         256, ge=0, description="Host memory in MiB that deploys leave free"
+    )
+    image_channel: str = Field(
+        "", description="Where released images are: a web address or a folder; empty: nowhere"
+    )
+    image_policy: Literal["lazy", "background", "manual", "off"] = Field(
+        "lazy",
+        description="When images are fetched: lazy (the first deploy begins it), background "
+        "(at startup), manual (when asked), off",
+    )
+    image_rate: int = Field(
+        0, ge=0, description="Most bytes a second an image is fetched with; 0: no limit"
+    )
+    image_stall: float = Field(
+        30, gt=0, description="Seconds without a byte after which fetching tries again"
     )
     image_root: Path | None = Field(
         None, description="Root metadata that images are trusted by; empty: what taOS ships"

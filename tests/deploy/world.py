@@ -16,6 +16,7 @@ from tinyagentos.agents.service import Agents
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
+from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusUnreachable, OperationLost
 from tinyagentos.jobs.runner import Runner
@@ -65,12 +66,15 @@ class QuickBuilder:
 class Taos:
     """One server process: what it forgets when it dies is in here, what it keeps is on disk."""
 
-    def __init__(self, folder: Path, fake: FakeIncus, *, memory: int = 64 * GIB) -> None:
+    def __init__(
+        self, folder: Path, fake: FakeIncus, *, memory: int = 64 * GIB, **more: object
+    ) -> None:
         self.folder = folder
         self.fake = fake
         self.settings = Settings(
-            data_dir=folder, run_dir=folder, incus_socket=fake.socket, ready_within=5
-        )
+            data_dir=folder, run_dir=folder, incus_socket=fake.socket, ready_within=5,
+            **more,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.settings.agent_sockets.mkdir(exist_ok=True)
         self.database = Database(self.settings.database)
         self.incus = Incus.unix(fake.socket, project="taos")
@@ -104,8 +108,9 @@ class Taos:
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        self.images = Images(self.incus, self.host.recipes, ARCH, self.runner)
-        for kind in agent_kinds(self.host):
+        self.images = Images(self.incus, self.host.recipes, ARCH, self.runner, self.settings)
+        supply = Supply(self.incus, self.settings, ARCH)
+        for kind in (*agent_kinds(self.host), download_kind(supply)):
             self.runner.register(kind)
 
     def start(self) -> Taos:

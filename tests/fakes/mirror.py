@@ -52,11 +52,11 @@ class Mirror:
         content = self.files.get(name)
         if content is None:
             return web.Response(status=404)
-        start = 0
-        if self.ranges and "Range" in request.headers:
+        start, partial = 0, self.ranges and "Range" in request.headers
+        if partial:
             start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        response = web.StreamResponse(status=206 if start or self.ranges else 200)
-        if response.status == 206:
+        response = web.StreamResponse(status=206 if partial else 200)
+        if partial:
             total = len(content) + self.said_more
             response.headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
         body = self.spoil(content) if self.spoil else content

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from tinyagentos.cli import image_proof, image_release
+from tinyagentos.cli.agent import begin
 from tinyagentos.cli.common import Json, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
+from tinyagentos.model.errors import Conflict
 from tinyagentos.model.smoke import raise_failed
 
 app = typer.Typer(no_args_is_help=True, help="Images: list, build, import, weigh, check.")
@@ -41,6 +43,42 @@ def list_images(as_json: Json = False) -> None:
         ),
         "No images.",
     )  # fmt: skip
+
+
+Framework = Annotated[str, typer.Argument(help="The framework's name.")]
+
+
+@app.command()
+def download(
+    framework: Framework = "openclaw",
+    wait: Annotated[bool, typer.Option(help="Wait until the image is here.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Get the newest released image; what is here already is not fetched again."""
+    begin(lambda client: client.download(framework), wait=wait, as_json=as_json)
+
+
+@app.command()
+def cancel(framework: Framework = "openclaw", as_json: Json = False) -> None:
+    """Stop getting the image; what has come is kept for the next time."""
+    client = connect()
+    for job in client.jobs():
+        if job.is_active and job.kind == "download image" and f":{framework}/" in job.subject:
+            job = client.cancel(job.id)
+            print_json(job) if as_json else print_line(f"job {job.id} stops")
+            return
+    raise Conflict(
+        f"No image of {framework} is being fetched.", hint="`taos job list` shows what is at work."
+    )
+
+
+@app.command()
+def remove(framework: Framework, as_json: Json = False) -> None:
+    """Remove the image; agents made from it stay."""
+    connect().remove_image(framework)
+    print_json({"removed": framework}) if as_json else print_line(
+        f"the image of {framework} is gone"
+    )
 
 
 @app.command()

@@ -12,7 +12,14 @@ from typing import Literal
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
 from tinyagentos.incus import IncusUnreachable
-from tinyagentos.model.agent import Agent, AgentSpec, AgentState, Framework, check_agent_name
+from tinyagentos.model.agent import (
+    Agent,
+    AgentSpec,
+    AgentState,
+    Framework,
+    Snapshot,
+    check_agent_name,
+)
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImageRow, ImageState
 from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
@@ -94,6 +101,42 @@ class FakeServices:
 
     async def list_images(self) -> tuple[ImageRow, ...]:
         return (ImageRow("openclaw", "x64", ImageState.absent, newest="1"),)
+
+    def want(self, framework: str) -> None:
+        self.wanted = framework
+
+    def start_download(self, framework: str) -> Job:
+        if framework != "openclaw":
+            raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
+        return self.add("download image", framework)
+
+    async def remove(self, framework: str) -> None:
+        if framework != "openclaw":
+            raise NotFound("There is no such image.", hint="List them.")
+
+    async def start_upgrade(self, name: str) -> Job:
+        await self.get_agent(name)
+        return self.add("upgrade", name)
+
+    async def start_undo(self, name: str) -> Job:
+        await self.get_agent(name)
+        return self.add("undo upgrade", name)
+
+    async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
+        await self.get_agent(name)
+        return (Snapshot("one", NOW),)
+
+    async def start_snapshot(self, name: str, snapshot: str = "") -> Job:
+        await self.get_agent(name)
+        return self.add("snapshot", snapshot or name)
+
+    async def start_restore(self, name: str, snapshot: str) -> Job:
+        await self.get_agent(name)
+        return self.add("restore", snapshot)
+
+    async def start_drop(self, name: str, snapshot: str) -> Job:
+        await self.get_agent(name)
+        return self.add("delete snapshot", snapshot)
 
     def list_jobs(self) -> tuple[Job, ...]:
         return tuple(reversed(self.kept.values()))

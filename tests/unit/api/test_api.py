@@ -358,3 +358,36 @@ def test_the_configured_host_name_is_ours_too(
     services.settings = Settings(host=configured)
     with TestClient(create_api(services), base_url="http://localhost") as http:
         assert http.get("/api/health", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/api/agents/hello/upgrade", "upgrade"),
+        ("POST", "/api/agents/hello/undo", "undo upgrade"),
+        ("POST", "/api/agents/hello/snapshots", "snapshot"),
+        ("POST", "/api/agents/hello/snapshots/one/restore", "restore"),
+        ("DELETE", "/api/agents/hello/snapshots/one", "delete snapshot"),
+        ("POST", "/api/images/openclaw/download", "download image"),
+    ],
+)
+def test_what_begins_a_job_says_where_it_is(
+    http: TestClient, method: str, path: str, kind: str
+) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == 202
+    job = answer.json()["job"]
+    assert (job["kind"], answer.headers["location"]) == (kind, f"/api/jobs/{job['id']}")
+    other = path.replace("hello", "none").replace("openclaw", "none")
+    assert http.request(method, other).status_code in (404, 422)
+
+
+def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:
+    assert http.get("/api/agents/hello/snapshots").json()[0]["name"] == "one"
+    assert http.delete("/api/images/openclaw").status_code == 204
+    assert_problem(http.delete("/api/images/none"), 404, "not_found")
+
+
+def test_a_deploy_has_the_image_fetched_by_policy(http: TestClient, services: FakeServices) -> None:
+    assert http.post("/api/agents/deploy", json={"name": "new"}).status_code == 202
+    assert services.wanted == "openclaw"
