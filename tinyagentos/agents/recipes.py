@@ -10,8 +10,7 @@ from pathlib import Path
 from tinyagentos.config import Settings
 from tinyagentos.factory.base import ensure_base_image
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
-from tinyagentos.factory.pack import PackedImage
-from tinyagentos.factory.pipeline import make_image
+from tinyagentos.factory.pipeline import BuiltImage, make_image
 from tinyagentos.factory.recipe import list_recipes, load_recipe
 from tinyagentos.factory.target import InstanceTarget
 from tinyagentos.host.facts import host_arch
@@ -71,7 +70,7 @@ class RecipeBuilder:
 
 async def build_image(
     name: str, arch: str, folder: Path, *, fast: bool, settings: Settings, report: Report
-) -> PackedImage:
+) -> BuiltImage:
     """Make the framework's image file in the folder."""
     arch = arch or host_arch()
     if arch not in INCUS_ARCH:

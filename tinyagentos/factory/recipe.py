@@ -101,6 +101,7 @@ class _RecipeFile(_Table):
     base: str = ""
     units: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
+    store: tuple[str, ...] = ()
     debian: _Debian = _Debian()
     wheel: tuple[_Wheel, ...] = ()
     npm: _Npm | None = None
@@ -167,6 +168,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         links=read.links,
         units=read.units,
         strip=read.strip,
+        store=read.store,
         trim=tuple(TrimRule(**rule.model_dump()) for rule in read.trim),
         budget=Budget(**read.budget.model_dump()),
         defaults=AgentDefaults(**read.agent.model_dump()) if read.agent else None,
