@@ -142,7 +142,9 @@ def remove_project(project: str) -> None:
             "storage", "volume", "list", pool["name"], "--format", "json", project=project
         )
         for volume in json.loads(listed):
-            if volume["type"] == "custom" and volume.get("project", project) == project:
+            if volume["type"] != "custom" or "/" in volume["name"]:
+                continue  # a snapshot goes with its volume
+            if volume.get("project", project) == project:
                 incus("storage", "volume", "delete", pool["name"], volume["name"], project=project)
     for image in json.loads(incus("image", "list", "--format", "json", project=project)):
         incus("image", "delete", image["fingerprint"], project=project)

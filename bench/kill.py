@@ -98,7 +98,7 @@ def held_volumes(taos: Server) -> set[str]:
         )
         found |= {
             v["name"] for v in json.loads(listed)
-            if v["type"] == "custom" and v.get("project") == taos.project
+            if v["type"] == "custom" and v.get("project") == taos.project and "/" not in v["name"]
         }  # fmt: skip
     return found
 

@@ -33,6 +33,7 @@ from tinyagentos.store.timings import TimingTable
 
 _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
+TIDY_EVERY = 3600.0
 
 
 class Services:
@@ -89,12 +90,23 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Take up unfinished jobs; at the end leave running ones to the next server."""
         self.jobs.start()
+        tidying = asyncio.create_task(self._tidy(), name="tidy")
         try:
             yield
         finally:
+            tidying.cancel()
             await self.jobs.stop()
             await self.incus.close()
             self.database.close()
+
+    async def _tidy(self) -> None:
+        """Every hour, have removed what is kept for a while only."""
+        while True:
+            try:
+                await self.agents.end_undo_windows()
+            except (TaosError, IncusError) as error:
+                _log.warning("old roots could not be looked for: %s", error)
+            await asyncio.sleep(TIDY_EVERY)
 
 
 def explain(error: BaseException) -> Problem:

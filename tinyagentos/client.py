@@ -95,12 +95,30 @@ class Client:
         return self._get(f"/api/agents/{_part(name)}", wire.Agent)
 
     def power(self, name: str, action: str) -> wire.Job:
-        """Begin to start, stop or restart the agent."""
+        """Begin to start, stop, restart or upgrade the agent, or to undo its upgrade."""
         return self._begin("POST", f"/api/agents/{_part(name)}/{action}")
 
     def delete(self, name: str) -> wire.Job:
         """Begin to remove the agent."""
         return self._begin("DELETE", f"/api/agents/{_part(name)}")
+
+    def snapshots(self, name: str) -> list[wire.Snapshot]:
+        """The snapshots of the agent's state."""
+        return self._get(f"/api/agents/{_part(name)}/snapshots", list[wire.Snapshot])
+
+    def snapshot(self, name: str, called: str = "") -> wire.Job:
+        """Begin to keep the agent's state."""
+        path = f"/api/agents/{_part(name)}/snapshots"
+        return self._begin("POST", path, wire.NewSnapshot(name=called))
+
+    def restore(self, name: str, snapshot: str) -> wire.Job:
+        """Begin to bring the agent's state back."""
+        path = f"/api/agents/{_part(name)}/snapshots/{_part(snapshot)}/restore"
+        return self._begin("POST", path)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> wire.Job:
+        """Begin to remove a snapshot."""
+        return self._begin("DELETE", f"/api/agents/{_part(name)}/snapshots/{_part(snapshot)}")
 
     def logs(self, name: str, *, follow: bool, lines: int) -> Iterator[str]:
         """The agent's log, line by line."""

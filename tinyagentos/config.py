@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Seconds an agent may take to be ready; 0: what its recipe says"
     )
 
+    undo_hours: int = Field(
+        72, ge=1, description="Hours that an upgraded agent's old root is kept to return to"
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,

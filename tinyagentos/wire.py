@@ -105,7 +105,23 @@ class Agent(Wire):
     source: str
     created_at: datetime | None = None
     memory_bytes: int | None = None
-    address: str = ""
+    newest: str = Field("", description="A newer version it can be upgraded to")
+    undo_version: str = Field("", description="The version an undone upgrade returns to")
+
+
+class Snapshot(Wire):
+    """The agent's state as it was at a moment."""
+
+    name: str
+    created_at: datetime | None = None
+
+
+class NewSnapshot(BaseModel):
+    """What to call a snapshot; a name with the time when nothing is given."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field("", max_length=1000)
 
 
 class Framework(Wire):

@@ -54,6 +54,25 @@ class TestExec:
         result = await running.incus.instances.exec("x", ["/none"], within=10)
         assert (result.exit_code, result.stderr) == (127, b"Command not found")
 
+    async def test_many_that_end_at_once(self, running: Backend) -> None:
+        run = running.incus.instances.exec
+        ended = await asyncio.gather(*(run("x", ["true"], within=20) for _ in range(40)))
+        assert {result.exit_code for result in ended} == {0}
+
+    async def test_one_that_is_cancelled_before_it_runs_holds_nobody_up(
+        self, running: Backend
+    ) -> None:
+        for wait in (0.0, 0.001, 0.005, 0.02, 0.05):
+            running_it = asyncio.ensure_future(
+                running.incus.instances.exec("x", ["sleep", "30"], within=60)
+            )
+            await asyncio.sleep(wait)
+            running_it.cancel()
+            begun = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await running_it
+            assert time.monotonic() - begun < 1
+
     async def test_input_is_passed_on_to_its_end(self, running: Backend) -> None:
         result = await running.incus.instances.exec("x", ["cat"], stdin=b"hello", within=10)
         assert (result.exit_code, result.stdout) == (0, b"hello")

@@ -46,7 +46,7 @@ class Person:
             "TAOS_PORT": "0",
             "TAOS_INCUS_SOCKET": str(incus),
             "TAOS_MEMORY_RESERVE_MB": "0",
-            "TAOS_READY_WITHIN": "20",
+            "TAOS_READY_WITHIN": "120",
         }
 
     async def begin(self, *argv: str) -> asyncio.subprocess.Process:

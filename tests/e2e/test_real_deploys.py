@@ -6,6 +6,7 @@ takes most of a minute and leaves the image that the others start from.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -79,11 +80,89 @@ def test_the_next_deploy_takes_the_image_that_was_kept(taos: Server) -> None:
     assert compare(taos) == []
 
 
-def test_the_log_can_be_read_and_followed(taos: Server) -> None:
-    log = taos.http.get("/api/agents/second/logs", params={"lines": 500}).text
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_the_log_can_be_read_and_followed(taos: Server, name: str) -> None:
+    log = taos.http.get(f"/api/agents/{name}/logs", params={"lines": 500}).text
     assert "gateway" in log
-    with taos.http.stream("GET", "/api/agents/second/logs", params={"follow": 1}) as following:
+    with taos.http.stream("GET", f"/api/agents/{name}/logs", params={"follow": 1}) as following:
         assert next(following.iter_lines())
+
+
+def act(taos: Server, path: str) -> dict[str, object]:
+    return taos.wait(taos.http.post(path).json()["job"]["id"])
+
+
+def mark(taos: Server, instance: str, text: str) -> None:
+    """Leave a note in the agent's state."""
+    incus(
+        "exec", instance, "--", "sh", "-c", f"echo {text} >/home/agent/note", project=taos.project
+    )
+
+
+def note(taos: Server, instance: str) -> str:
+    return incus("exec", instance, "--", "cat", "/home/agent/note", project=taos.project).strip()
+
+
+def test_state_comes_back_from_a_snapshot(taos: Server) -> None:
+    instance = taos.http.get("/api/agents/second").json()["instance"]
+    mark(taos, instance, "kept")
+    answer = taos.http.post("/api/agents/second/snapshots", json={"name": "kept"})
+    assert taos.wait(answer.json()["job"]["id"])["state"] == "succeeded"
+    mark(taos, instance, "changed")
+    job = act(taos, "/api/agents/second/snapshots/kept/restore")
+    assert job["state"] == "succeeded", job["error"]
+    assert note(taos, instance) == "kept"
+
+
+def test_an_upgrade_keeps_the_state_and_can_be_undone(taos: Server) -> None:
+    before = taos.http.get("/api/agents/second").json()
+    instance = before["instance"]
+    incus("config", "set", instance, "user.taos.version=0", project=taos.project)
+    mark(taos, instance, "old")
+    job = act(taos, "/api/agents/second/upgrade")
+    assert job["state"] == "succeeded", job["error"]
+    after = taos.http.get("/api/agents/second").json()
+    assert (after["state"], after["version"]) == ("ready", before["version"])
+    assert after["undo_version"] == "0"
+    assert note(taos, instance) == "old"
+    mark(taos, instance, "new")
+    job = act(taos, "/api/agents/second/undo")
+    assert job["state"] == "succeeded", job["error"]
+    again = taos.http.get("/api/agents/second").json()
+    assert (again["state"], again["version"], note(taos, instance)) == ("ready", "0", "old")
+
+
+def test_an_upgrade_to_a_broken_image_returns_by_itself(taos: Server) -> None:
+    good = json.loads(
+        incus("image", "list", "openclaw/x64", "--format", "json", project=taos.project)
+    )[0]["fingerprint"]
+    incus("launch", "openclaw/x64", "broken", project=taos.project)
+    incus("exec", "broken", "--", "rm", "-rf", "/opt/openclaw/node_modules/openclaw/dist",
+          project=taos.project)  # fmt: skip
+    incus("stop", "--force", "broken", project=taos.project)
+    incus("image", "alias", "delete", "openclaw/x64", project=taos.project)
+    incus("publish", "broken", "--alias", "openclaw/x64", "--compression", "none",
+          "taos.version=broken", project=taos.project)  # fmt: skip
+    incus("delete", "broken", project=taos.project)
+    instance = taos.http.get("/api/agents/second").json()["instance"]
+    begun = time.monotonic()
+    job = act(taos, "/api/agents/second/upgrade")
+    assert job["state"] == "failed"
+    assert time.monotonic() - begun < 180 + 60  # the readiness limit, and a minute
+    agent = taos.http.get("/api/agents/second").json()
+    assert (agent["version"], note(taos, instance)) == ("0", "old")
+    until_ready(taos, "second")
+    bad = incus("image", "info", "openclaw/x64", project=taos.project).split()[1]
+    incus("image", "delete", bad, project=taos.project)
+    incus("image", "alias", "create", "openclaw/x64", good, project=taos.project)
+    assert compare(taos) == []
+
+
+def until_ready(taos: Server, name: str) -> None:
+    until = time.monotonic() + 60
+    while taos.http.get(f"/api/agents/{name}").json()["state"] != "ready":
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def test_an_agent_stops_starts_and_goes(taos: Server) -> None:

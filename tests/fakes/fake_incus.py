@@ -363,7 +363,7 @@ class FakeIncus:
             self.emit(project.name, action, f"/1.0/instances/{name}")
 
     def begin_exec(self, project: Project, instance: FakeInstance, body: Json) -> web.Response:
-        """Accept a command; it runs once all of its WebSockets are there."""
+        """Accept a command; it runs once its streams are there, whether control is or not."""
         fds = ("0", "control") if body.get("interactive") else ("0", "1", "2", "control")
         operation = Operation(project.name, "Executing command", {}, kind="websocket")
         secrets = {fd: etag_of([operation.id, fd]) for fd in fds}
@@ -396,10 +396,12 @@ class FakeIncus:
         """One of the WebSockets of a command."""
         run = find(self.execs, request.match_info["id"], "Operation not found")
         fd = next(fd for fd, secret in run.secrets.items() if secret == request.query["secret"])
+        if run.operation.over.is_set():
+            raise Failure(400, "Operation is not running")
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
         run.sockets[fd] = socket
-        if len(run.sockets) == len(run.secrets):
+        if run.sockets.keys() >= run.secrets.keys() - {"control"}:
             run.started.set()
         async for message in socket:
             if fd == "control":

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import AGENT_KEY, UNIT, DeployOrder
+from tinyagentos.agents.roles import ROLE_KEY, next_name, previous_name
 from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
 
@@ -18,7 +19,7 @@ FOLLOW_WITHIN = 24 * 3600.0
 async def find_agent_instance(agent: str, host: Host) -> Instance | None:
     """The instance of the agent, found by our key and never by parsing names."""
     for instance in await host.incus.instances.list():
-        if instance.config.get(AGENT_KEY) == agent:
+        if instance.config.get(AGENT_KEY) == agent and not instance.config.get(ROLE_KEY):
             return instance
     return None
 
@@ -50,15 +51,19 @@ async def set_config(instance: str, config: Mapping[str, str], host: Host) -> No
 
 
 async def remove(name: str, host: Host) -> None:
-    """Remove the instance, its state volume and its socket; what is gone already is no error."""
-    with contextlib.suppress(NotFound):
-        instance = await host.incus.instances.get(name)
-        if instance.status != "Stopped":
-            await host.incus.instances.stop(name, force=True)
-        await host.incus.instances.delete(name)
+    """Remove the agent's instances, state volume and socket; what is gone already is no error."""
+    for one in (name, next_name(name), previous_name(name)):
+        await remove_root(one, host)
     pool = await pick_pool(host)
     with contextlib.suppress(NotFound):
         await host.incus.storage.delete_volume(pool.name, f"{name}-state")
+
+
+async def remove_root(name: str, host: Host) -> None:
+    """Remove the instance and its socket; the state volume stays."""
+    with contextlib.suppress(NotFound):
+        await host.incus.instances.stop(name, force=True)
+        await host.incus.instances.delete(name)
     host.socket(name).unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tinyagentos.agents import deploy, keep, lifecycle
+from tinyagentos.agents import deploy, keep, lifecycle, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind, Work
@@ -36,4 +36,26 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps=(lifecycle.STOP, lifecycle.START, deploy.READY),
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
+        JobKind(
+            upgrade.UPGRADE,
+            bind(upgrade.upgrade_agent),
+            bind(upgrade.undo_upgrade),
+            steps=upgrade.STEPS,
+            at_once=1,
+        ),
+        JobKind(upgrade.UNDO, bind(upgrade.return_agent), steps=upgrade.UNDO_STEPS),
+        JobKind(upgrade.FORGET, bind(upgrade.remove_previous), steps=(upgrade.TIDY,)),
+        JobKind(
+            snapshots.SNAPSHOT,
+            bind(snapshots.snapshot_agent),
+            bind(snapshots.undo_snapshot),
+            steps=(snapshots.KEEP,),
+        ),
+        JobKind(
+            snapshots.RESTORE,
+            bind(snapshots.restore_agent),
+            bind(snapshots.undo_restore),
+            steps=snapshots.RESTORE_STEPS,
+        ),
+        JobKind(snapshots.DROP, bind(snapshots.drop_snapshot), steps=(snapshots.REMOVE,)),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from tinyagentos.config import Settings
 from tinyagentos.factory.base import ensure_base_image
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
+from tinyagentos.factory.lock import read_lock
 from tinyagentos.factory.pipeline import BuiltImage, make_image
 from tinyagentos.factory.recipe import list_recipes, load_recipe
 from tinyagentos.factory.target import InstanceTarget
@@ -69,9 +70,16 @@ class RecipeBuilder:
 
 
 async def build_image(
-    name: str, arch: str, folder: Path, *, fast: bool, settings: Settings, report: Report
+    name: str,
+    arch: str,
+    folder: Path,
+    *,
+    fast: bool,
+    settings: Settings,
+    report: Report,
+    lock: Path | None = None,
 ) -> BuiltImage:
-    """Make the framework's image file in the folder."""
+    """Make the framework's image file in the folder; lock: the file the build is held to."""
     arch = arch or host_arch()
     if arch not in INCUS_ARCH:
         raise InvalidInput(f"There is no architecture {arch[:20]!r}.", hint="Say x64 or arm64.")
@@ -81,7 +89,14 @@ async def build_image(
     out = folder / f"{recipe.name}-{recipe.version}-{arch}.tar.zst"
     level = "fast" if fast else "release"
     return await make_image(
-        recipe, base, arch, out, cache=settings.cache_dir, level=level, report=report
+        recipe,
+        base,
+        arch,
+        out,
+        cache=settings.cache_dir,
+        level=level,
+        report=report,
+        held_to=read_lock(lock) if lock else None,
     )
 
 

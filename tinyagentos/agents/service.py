@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
 from typing import Literal
 
-from tinyagentos.agents import instances
+from tinyagentos.agents import instances, snapshots, upgrade
 from tinyagentos.agents.deploy import DEPLOY, DEPLOYED
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
@@ -20,9 +22,18 @@ from tinyagentos.agents.order import (
 )
 from tinyagentos.agents.plan import check_disk, check_memory
 from tinyagentos.agents.readiness import ask, open_agent
+from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, SNAPSHOT_KEY, previous_name
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
-from tinyagentos.model.agent import MIB, Agent, AgentSpec, AgentState, Framework, check_agent_name
+from tinyagentos.model.agent import (
+    MIB,
+    Agent,
+    AgentSpec,
+    AgentState,
+    Framework,
+    Snapshot,
+    check_agent_name,
+)
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.job import Job
 from tinyagentos.model.recipe import Recipe
@@ -32,6 +43,8 @@ MOST_MEMORY_MB = 1024 * 1024
 LEAST_DISK_MB = 256
 MOST_CPUS = 1024
 HEALTH_WITHIN = 1.0
+# Kinds of job after which an agent boots.
+STARTING = frozenset({"start", "restart", upgrade.UPGRADE, upgrade.UNDO, snapshots.RESTORE})
 
 
 def agent_subject(name: str) -> str:
@@ -79,13 +92,16 @@ class Agents:
             f"There is an agent {name!r} already.",
             hint="Choose another name, or delete that one first.",
         )
+        self._check_free(name)
+        if await instances.find_agent_instance(name, self._host):
+            raise taken
+
+    def _check_free(self, name: str) -> None:
         if job := self._host.runner.find_active(agent_subject(name)):
             raise Conflict(
                 f"A {job.kind} job is at work on agent {name!r} already.",
                 hint=f"Watch it with `taos job watch {job.id}`, or cancel it first.",
             )
-        if await instances.find_agent_instance(name, self._host):
-            raise taken
 
     async def _check_room(self, recipe: Recipe) -> None:
         host = self._host
@@ -104,7 +120,16 @@ class Agents:
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
         found = [i for i in await self._host.incus.instances.list() if AGENT_KEY in i.config]
-        agents = list(await asyncio.gather(*(self._view(instance) for instance in found)))
+        previous = {i.name: i for i in found if i.config.get(ROLE_KEY) == PREVIOUS}
+        agents = list(
+            await asyncio.gather(
+                *(
+                    self._view(one, previous.get(previous_name(one.name)))
+                    for one in found
+                    if not one.config.get(ROLE_KEY)
+                )
+            )
+        )
         seen = {agent.name for agent in agents}
         agents += [agent for agent in self._coming() if agent.name not in seen]
         return tuple(sorted(agents, key=lambda agent: agent.name))
@@ -112,7 +137,8 @@ class Agents:
     async def get_agent(self, name: str) -> Agent:
         """The agent as it is now; NotFound when there is none."""
         if instance := await instances.find_agent_instance(name, self._host):
-            return await self._view(instance)
+            previous = await self._host.incus.instances.find(previous_name(instance.name))
+            return await self._view(instance, previous)
         for agent in self._coming():
             if agent.name == name:
                 return agent
@@ -121,6 +147,83 @@ class Agents:
     async def start_power(self, name: str, action: Literal["start", "stop", "restart"]) -> Job:
         """A job that starts, stops or restarts the agent."""
         return await self._submit(action, name)
+
+    async def start_upgrade(self, name: str) -> Job:
+        """A job that gives the agent a new root; Conflict when there is nothing newer."""
+        instance = await self._find(name)
+        self._check_free(name)
+        await upgrade.find_target(instance, self._host)
+        return self._submit_on(instance, upgrade.UPGRADE, framework=instance.config[FRAMEWORK_KEY])
+
+    async def start_undo(self, name: str) -> Job:
+        """A job that returns the agent to root and state from before its last upgrade."""
+        instance = await self._find(name)
+        previous = await self._host.incus.instances.find(previous_name(instance.name))
+        if previous is None:
+            raise Conflict(
+                f"There is no upgrade of {name!r} to undo.",
+                hint=f"An old root is kept for {self._host.settings.undo_hours} hours.",
+            )
+        return self._submit_on(
+            instance, upgrade.UNDO, snapshot=previous.config.get(SNAPSHOT_KEY, "")
+        )
+
+    async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
+        """The snapshots of the agent's state, oldest first."""
+        return await snapshots.list_snapshots((await self._find(name)).name, self._host)
+
+    async def start_snapshot(self, name: str, snapshot: str = "") -> Job:
+        """A job that keeps the agent's state; without a name it is called by the time."""
+        instance = await self._find(name)
+        called = snapshots.check_snapshot_name(
+            snapshot or self._host.now().strftime("%Y%m%d-%H%M%S")
+        )
+        if called in {
+            one.name for one in await snapshots.list_snapshots(instance.name, self._host)
+        }:
+            raise Conflict(
+                f"There is a snapshot {called!r} of {name!r} already.", hint="Choose another name."
+            )
+        return self._submit_on(instance, snapshots.SNAPSHOT, snapshot=called)
+
+    async def start_restore(self, name: str, snapshot: str) -> Job:
+        """A job that brings the agent's state back to the snapshot."""
+        instance = await self._find_with(name, snapshot)
+        return self._submit_on(instance, snapshots.RESTORE, snapshot=snapshot)
+
+    async def start_drop(self, name: str, snapshot: str) -> Job:
+        """A job that removes the snapshot."""
+        instance = await self._find_with(name, snapshot)
+        return self._submit_on(instance, snapshots.DROP, snapshot=snapshot)
+
+    async def end_undo_windows(self) -> None:
+        """Have the old roots removed that nobody returned to in time."""
+        latest = self._host.now() - timedelta(hours=self._host.settings.undo_hours)
+        for one in await self._host.incus.instances.list():
+            since = one.config.get(SINCE_KEY, "")
+            if one.config.get(ROLE_KEY) != PREVIOUS or datetime.fromisoformat(since) > latest:
+                continue
+            name = one.name.removesuffix(previous_name(""))
+            with contextlib.suppress(Conflict):
+                self._host.runner.submit(
+                    upgrade.FORGET, agent_subject(one.config[AGENT_KEY]), {"instance": name}
+                )
+
+    async def _find_with(self, name: str, snapshot: str) -> Instance:
+        """The agent's instance, if its state has the snapshot."""
+        instance = await self._find(name)
+        if snapshot not in {one.name for one in await self.list_snapshots(name)}:
+            raise NotFound(
+                f"Agent {name!r} has no snapshot {snapshot[:80]!r}.",
+                hint=f"`taos agent snapshots {name}` lists them.",
+            )
+        return instance
+
+    def _submit_on(self, instance: Instance, kind: str, **params: str) -> Job:
+        """A job on the agent of the instance, which knows how it was before."""
+        agent = instance.config[AGENT_KEY]
+        held = {"instance": instance.name, "agent": agent, "was_running": str(instance.is_running)}
+        return self._host.runner.submit(kind, agent_subject(agent), held | params)
 
     async def start_delete(self, name: str) -> Job:
         """A job that removes the agent and its state."""
@@ -169,34 +272,38 @@ class Agents:
         return instance
 
     def _coming(self) -> list[Agent]:
-        """Agents whose deploy has not made an instance yet."""
+        """Agents whose instance is not there yet, or is being exchanged at this moment."""
         return [
             Agent(
                 name=job.params["agent"],
                 framework=job.params["framework"],
                 version=self._host.recipes[job.params["framework"]].version,
-                state=AgentState.deploying,
+                state=AgentState.deploying if job.kind == DEPLOY else AgentState.starting,
                 instance=job.params["instance"],
                 source=job.source,
                 created_at=job.created_at,
             )
             for job in self._host.runner.list_active()
-            if job.kind == DEPLOY
+            if job.kind in (DEPLOY, upgrade.UPGRADE)
         ]
 
-    async def _view(self, instance: Instance) -> Agent:
+    async def _view(self, instance: Instance, previous: Instance | None = None) -> Agent:
         state, reason = await self._state(instance)
+        version = instance.config.get(VERSION_KEY, "")
+        recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
         limit = instance.config.get("limits.memory", "")
         return Agent(
             name=instance.config[AGENT_KEY],
             framework=instance.config.get(FRAMEWORK_KEY, ""),
-            version=instance.config.get(VERSION_KEY, ""),
+            version=version,
             state=state,
             reason=reason,
             instance=instance.name,
             source=instance.config.get(SOURCE_KEY, ""),
             created_at=instance.created_at,
             memory_bytes=int(limit) if limit.isdigit() else None,
+            newest=recipe.version if recipe and recipe.version != version else "",
+            undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )
 
     async def _state(self, instance: Instance) -> tuple[AgentState, str]:
@@ -208,8 +315,10 @@ class Agents:
             return AgentState.failed, "its deploy did not end and no job is at work on it"
         if instance.status == "Error":
             return AgentState.failed, "Incus reports an error for its instance"
-        if instance.status != "Running":
-            return AgentState.stopped, ""
+        if not instance.is_running:
+            return (
+                AgentState.starting if active and active.kind in STARTING else AgentState.stopped
+            ), ""
         recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
         if recipe is None:
             return AgentState.unhealthy, "this taOS does not know its framework"
@@ -217,7 +326,7 @@ class Agents:
             answer = await ask(agent, recipe.agent.ready_path, within=HEALTH_WITHIN)
         if answer.is_ready:
             return AgentState.ready, ""
-        if active and active.kind in ("start", "restart"):
+        if active and active.kind in STARTING:
             return AgentState.starting, ""
         return AgentState.unhealthy, answer.said
 

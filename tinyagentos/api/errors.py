@@ -30,6 +30,7 @@ STATUS: Mapping[str, int] = {
     "unavailable": 503,
     "untrusted": 502,
     "build_failed": 500,
+    "smoke_failed": 500,
     "not_ready": 504,
     "command_failed": 500,
     "cancelled": 409,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -112,6 +113,78 @@ def stop(name: Name, wait: Wait = True, as_json: Json = False) -> None:
 def restart(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Restart the agent and wait until it answers."""
     begin(lambda client: client.power(name, "restart"), wait=wait, as_json=as_json)
+
+
+@app.command()
+def upgrade(
+    names: Annotated[list[str] | None, typer.Argument(help="The agents' names.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every agent that can be.")] = False,
+    undo: Annotated[bool, typer.Option(help="Return to root and state from before.")] = False,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Give agents the newest version, one after the other; the first that fails ends it.
+
+    One that does not become ready returns to its old version by itself.
+    """
+    chosen = names or []
+    if everyone:
+        chosen = [agent.name for agent in connect().agents() if agent.newest]
+    if not chosen and not everyone:
+        raise InvalidInput("Name an agent, or give --all.", hint="`taos agent list` shows them.")
+    for name in chosen:
+        act = "undo" if undo else "upgrade"
+        begin(partial(Client.power, name=name, action=act), wait=wait, as_json=as_json)
+
+
+@app.command()
+def snapshot(
+    name: Name,
+    called: Annotated[str, typer.Option("--name", help="What to call it.")] = "",
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Keep the agent's state as it is now; the agent works on."""
+    begin(lambda client: client.snapshot(name, called), wait=wait, as_json=as_json)
+
+
+@app.command()
+def snapshots(name: Name, as_json: Json = False) -> None:
+    """The snapshots of the agent's state."""
+    found = connect().snapshots(name)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("NAME", "MADE"),
+        (
+            (one.name, f"{one.created_at:%Y-%m-%d %H:%M:%S}" if one.created_at else "")
+            for one in found
+        ),
+        f"No snapshots yet. Make one with `taos agent snapshot {name}`.",
+    )
+
+
+@app.command()
+def restore(
+    name: Name,
+    snapshot: Annotated[str, typer.Argument(help="The snapshot's name.")],
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Bring the agent's state back; the state as it is now is kept as a snapshot."""
+    begin(lambda client: client.restore(name, snapshot), wait=wait, as_json=as_json)
+
+
+@app.command("drop-snapshot")
+def drop_snapshot(
+    name: Name,
+    snapshot: Annotated[str, typer.Argument(help="The snapshot's name.")],
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Remove a snapshot."""
+    begin(lambda client: client.drop_snapshot(name, snapshot), wait=wait, as_json=as_json)
 
 
 @app.command()

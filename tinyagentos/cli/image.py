@@ -9,11 +9,15 @@ from typing import Annotated
 
 import typer
 
+from tinyagentos.cli import image_proof
 from tinyagentos.cli.common import Json, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
+from tinyagentos.model.smoke import raise_failed
 
-app = typer.Typer(no_args_is_help=True, help="Images: list, build, import.")
+app = typer.Typer(no_args_is_help=True, help="Images: list, build, import, weigh, check.")
+app.command("report")(image_proof.report_image)
+app.command("smoke")(image_proof.smoke_image)
 
 
 @app.command("list")
@@ -43,16 +47,21 @@ def build(
     arch: Annotated[str, typer.Option(help="x64 or arm64; the host's when not given.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the image file.")] = Path(),
     fast: Annotated[bool, typer.Option(help="Less compression, much sooner done.")] = False,
+    lock: Annotated[
+        Path | None, typer.Option(help="Lock file that the build has to come out as.")
+    ] = None,
+    smoke: Annotated[bool, typer.Option(help="Boot and ask the image; it has to pass.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make an importable image from a recipe."""
+    """Make an importable image from a recipe; its lock and SBOM are put beside it."""
     from tinyagentos.agents.recipes import build_image
 
     need_root("Building an image")
     report = (lambda _: None) if as_json else print_line
     built = asyncio.run(
-        build_image(framework, arch, out, fast=fast, settings=Settings(), report=report)
+        build_image(framework, arch, out, fast=fast, settings=Settings(), report=report, lock=lock)
     )
+    checks = image_proof.run_smoke(built.path, report) if smoke else ()
     if as_json:
         print_json(
             {
@@ -63,6 +72,7 @@ def build(
                 "unpacked_bytes": built.unpacked_bytes,
                 "seconds": built.seconds,
                 "savings": [asdict(saving) for saving in built.savings],
+                "checks": image_proof.plain(checks),
             }
         )
     else:
@@ -76,6 +86,7 @@ def build(
             "No rules.",
         )
         print_line(f"{built.path}  {built.size_bytes / 1e6:.1f} MB  {built.fingerprint}")
+    raise_failed(checks, built.path.name)
 
 
 @app.command("import")

@@ -76,7 +76,6 @@ def summary(agent: wire.Agent, settings: Settings) -> tuple[str, ...]:
         "",
         f"Agent {name} ({agent.framework} {agent.version}) is {agent.state}.",
         f"  server   {web_address(settings)}   token in {settings.token_file}",
-        *((f"  agent    {agent.address}",) if agent.address else ()),
         f"  look     taos agent show {name}    taos agent logs {name} -f",
         f"  end      taos agent stop {name}    taos agent delete {name}",
     )

@@ -47,6 +47,16 @@ async def build_folder(cache: Path) -> AsyncIterator[Path]:
         os.close(lock)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether the folder is that of a build under way."""
+    if not folder.is_dir():
+        return False
+    if (lock := _try_lock(folder)) is None:
+        return True
+    os.close(lock)
+    return False
+
+
 def _make_locked(cache: Path) -> tuple[Path, int]:
     """A new folder and its lock; another build may take the folder away before we lock it."""
     while True:

@@ -6,11 +6,21 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tinyagentos.factory.budget import check_packed, check_unpacked
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, remove_identity
+from tinyagentos.factory.components import measure_root
+from tinyagentos.factory.inventory import Inventory, read_inventory
 from tinyagentos.factory.isolation import build_folder
+from tinyagentos.factory.lock import (
+    Lock,
+    beside,
+    check_lock,
+    check_lock_early,
+    resolve_lock,
+)
 from tinyagentos.factory.pack import PackedImage, pack
 from tinyagentos.factory.rootfs import make_rootfs
 from tinyagentos.factory.shrink import store_zips, strip_programs
@@ -44,14 +54,18 @@ async def make_image(
     cache: Path,
     level: str,
     report: Report,
+    held_to: Lock | None = None,
 ) -> BuiltImage:
-    """Build the recipe on its base and pack it into the file out; `<name>.build.json` beside it.
+    """Build the recipe on its base and pack it into the file out, its documents beside it.
 
-    level: `release`, `fast` or `local` compression. What was half-made is removed, whatever ends
-    the build. Raises BuildFailed when a step fails, or an image of release compression is over
-    its budget.
+    level: `release`, `fast` or `local` compression; `local` images are for this host only, and
+    have neither documents nor a budget. held_to: the lock the build has to come out as. What was
+    half-made is removed, whatever ends the build. Raises BuildFailed when a step fails, something
+    is not as locked, or the image is over its budget (packed: with release compression only).
     """
     begun = time.monotonic()
+    if held_to:
+        check_lock_early(held_to, recipe, base, arch)
     async with build_folder(cache) as work:
         root = work / "rootfs"
         report("making the Debian base and fetching what the recipe needs")
@@ -60,19 +74,24 @@ async def make_image(
         )
         await carry_out(plan_build(recipe, base), RootfsTarget(root), archives, report)
         await remove_identity(RootfsTarget(root))
+        found = await asyncio.to_thread(read_inventory, root, recipe.npm)
+        lock = resolve_lock(recipe, base, arch, found)
+        if held_to:
+            check_lock(held_to, lock)
         before = await asyncio.to_thread(_weigh, root)
         savings = await trim(root, recipe, base, arch)
         after = await asyncio.to_thread(_weigh, root)
         report(f"trimmed {(before - after) / 1e6:.0f} of {before / 1e6:.0f} MB")
         report("packing")
-        packed = await pack(work, recipe, arch, out, level=level)
+        packed = await (pack if level == "local" else pack_within_budget)(
+            work, recipe, arch, out, level=level
+        )
     image = BuiltImage(
         **asdict(packed), before_bytes=before, unpacked_bytes=after, savings=savings,
         seconds=round(time.monotonic() - begun, 1),
     )  # fmt: skip
-    if level == "release":
-        check_budget(recipe, image)
-    write_report(image)
+    if level != "local":
+        write_documents(image, recipe, base, found, lock)
     return image
 
 
@@ -89,27 +108,6 @@ async def trim(root: Path, recipe: Recipe, base: Recipe, arch: str) -> tuple[Sav
     )
 
 
-def check_budget(recipe: Recipe, image: BuiltImage) -> None:
-    """Return when the image keeps to the recipe's budget, else remove it and raise BuildFailed."""
-    for words, size, most in (
-        ("", image.size_bytes, recipe.budget.packed_bytes),
-        (" unpacked", image.unpacked_bytes, recipe.budget.unpacked_bytes),
-    ):
-        if most and size > most:
-            image.path.unlink()
-            raise BuildFailed(
-                f"The image has {size / 1e6:.1f} MB{words}; its budget is {most / 1e6:.1f} MB.",
-                hint="Trim more, or raise the budget in the recipe with a reason.",
-            )
-
-
-def write_report(image: BuiltImage) -> None:
-    """Keep beside the image what each rule saved."""
-    name = image.path.name.removesuffix(".tar.zst")
-    text = json.dumps(asdict(image), indent=2, default=str)
-    image.path.with_name(f"{name}.build.json").write_text(text + "\n")
-
-
 def _weigh(root: Path) -> int:
     """The bytes of the files below the root, each inode once."""
     sizes = {}
@@ -117,6 +115,43 @@ def _weigh(root: Path) -> int:
         state = (root / path.lstrip("/")).lstat()
         sizes[state.st_ino] = state.st_size
     return sum(sizes.values())
+
+
+async def pack_within_budget(
+    work: Path, recipe: Recipe, arch: str, out: Path, *, level: str
+) -> PackedImage:
+    """Pack `work/rootfs`; BuildFailed, and no file, when it is over the recipe's budget."""
+    sizes = await asyncio.to_thread(measure_root, work / "rootfs")
+    check_unpacked(recipe.budget, sizes)
+    image = await pack(work, recipe, arch, out, level=level)
+    if level == "release":
+        try:
+            check_packed(recipe.budget, image.size_bytes, sizes)
+        except BuildFailed:
+            image.path.unlink()
+            raise
+    return image
+
+
+def write_documents(
+    image: BuiltImage, recipe: Recipe, base: Recipe, found: Inventory, lock: Lock
+) -> None:
+    """Have beside the image its lock, its SBOM, and what each trim rule saved."""
+    # Half a second to import, and only makers of images need it.
+    from tinyagentos.factory.sbom import render_sbom
+
+    documents = {
+        "lock.json": lock.render(),
+        "cdx.json": render_sbom(recipe, base.debian.suite, found, lock, image.fingerprint),
+        "build.json": json.dumps(
+            asdict(replace(image, path=Path(image.path.name))), indent=2, default=str
+        )
+        + "\n",
+    }
+    for kind, text in documents.items():
+        part = beside(image.path, f"{kind}.part")
+        part.write_text(text)
+        part.replace(beside(image.path, kind))
 
 
 def _debian(recipe: Recipe, base: Recipe) -> DebianPart:

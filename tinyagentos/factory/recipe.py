@@ -19,6 +19,10 @@ from tinyagentos.model.recipe import (
     Recipe,
     RecipeFile,
     RecipeKind,
+    SmokeChat,
+    SmokeCommand,
+    SmokeLoad,
+    SmokePart,
     TrimRule,
     Wheel,
     folder_digest,
@@ -71,6 +75,30 @@ class _Trim(_Table):
 class _Budget(_Table):
     packed_bytes: int = 0
     unpacked_bytes: int = 0
+    components: Mapping[str, int] = {}
+
+
+class _SmokeCommand(_Table):
+    name: str
+    argv: tuple[str, ...] = Field(min_length=1)
+
+
+class _SmokeLoad(_Table):
+    name: str
+    paths: tuple[str, ...] = Field(min_length=1)
+    argv: tuple[str, ...] = Field(min_length=1)
+
+
+class _SmokeChat(_Table):
+    path: str = Field(pattern="^/")
+    model: str
+
+
+class _Smoke(_Table):
+    privileged: tuple[str, ...] = ()
+    command: tuple[_SmokeCommand, ...] = ()
+    load: tuple[_SmokeLoad, ...] = ()
+    chat: _SmokeChat | None = None
 
 
 class _Agent(_Table):
@@ -109,6 +137,7 @@ class _RecipeFile(_Table):
     links: Mapping[str, str] = {}
     trim: tuple[_Trim, ...] = ()
     budget: _Budget = _Budget()
+    smoke: _Smoke = _Smoke()
     agent: _Agent | None = None
 
 
@@ -171,6 +200,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         store=read.store,
         trim=tuple(TrimRule(**rule.model_dump()) for rule in read.trim),
         budget=Budget(**read.budget.model_dump()),
+        smoke=_smoke_part(read.smoke),
         defaults=AgentDefaults(**read.agent.model_dump()) if read.agent else None,
     )
 
@@ -185,6 +215,15 @@ def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> Npm
             f"{where}: the file {error} is missing.", hint="Make it with npm install."
         ) from error
     return NpmPart(npm.into, npm.rebuild, package, lock)
+
+
+def _smoke_part(smoke: _Smoke) -> SmokePart:
+    return SmokePart(
+        privileged=smoke.privileged,
+        commands=tuple(SmokeCommand(one.name, one.argv) for one in smoke.command),
+        loads=tuple(SmokeLoad(one.name, one.paths, one.argv) for one in smoke.load),
+        chat=SmokeChat(smoke.chat.path, smoke.chat.model) if smoke.chat else None,
+    )
 
 
 def _files(content: Mapping[str, bytes], executable: tuple[str, ...]) -> tuple[RecipeFile, ...]:

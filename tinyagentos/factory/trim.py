@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from tinyagentos.model.errors import BuildFailed
+from tinyagentos.model.globs import pattern
 from tinyagentos.model.recipe import TrimRule
 
 
@@ -95,16 +94,8 @@ def apply_trim(root: Path, removals: Iterable[Removal]) -> None:
 
 def matches(path: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs names the path."""
-    return any(_pattern(glob).fullmatch(path) for glob in globs)
+    return any(pattern(glob).fullmatch(path) for glob in globs)
 
 
 def _matches(path: str, rule: TrimRule) -> bool:
     return matches(path, rule.paths) and not matches(path, rule.keep)
-
-
-@cache
-def _pattern(glob: str) -> re.Pattern[str]:
-    """`*` within one folder, `**` across folders, all else to the letter."""
-    parts = re.split(r"(\*\*/|\*\*|\*)", glob)
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)

@@ -26,6 +26,7 @@ QUEUE = 16  # messages of up to 128 kB that wait for a slow reader, before Incus
 KILL_WITHIN = 5.0
 KILL_SETTLE = 0.3
 KILLED = 9
+CONTROL = "control"
 # What a shell would end with; Incus has no exit status for a command that never ran.
 NEVER_RAN = {"Command not found": 127, "Command not executable": 126}
 
@@ -95,7 +96,7 @@ class Execution:
 
     async def signal(self, number: int) -> None:
         """Send the command a signal; one that is over does not mind."""
-        await _signal(self._sockets["control"], number)
+        await _signal(self._sockets[CONTROL], number)
 
     def _begin(self, stdin: Feed) -> None:
         self._tasks = [
@@ -114,11 +115,15 @@ class Execution:
             # Its children may live on and hold its output open: no wait would end them.
             with contextlib.suppress(IncusError):
                 await self._api.settle(self._operation, within=KILL_SETTLE)
+            await asyncio.gather(*(socket.close() for socket in self._sockets.values()))
 
     async def _read(self, fd: str, stream: Stream) -> None:
-        async for data in _messages(self._sockets[fd]):
-            await self._arrived.put((stream, data))
-        await self._arrived.put(None)
+        try:
+            async for data in _messages(self._sockets[fd]):
+                await self._arrived.put((stream, data))
+            await self._arrived.put(None)
+        except Exception as error:
+            await self._arrived.put(error)
 
     async def _feed(self, stdin: Feed) -> None:
         socket = self._sockets["0"]
@@ -162,9 +167,7 @@ class Terminal:
         """Change the size of the terminal."""
         arguments = {"width": str(width), "height": str(height)}
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            await self._sockets["control"].send_json(
-                {"command": "window-resize", "args": arguments}
-            )
+            await self._sockets[CONTROL].send_json({"command": "window-resize", "args": arguments})
 
     async def wait(self) -> int:
         """The exit code, when the command is over; what it still shows is dropped."""
@@ -221,7 +224,7 @@ async def open_terminal(api: Api, instance: str, command: Command) -> AsyncItera
             yield terminal
         finally:
             if terminal.exit_code is None:
-                await _signal(sockets["control"], KILLED)
+                await _signal(sockets[CONTROL], KILLED)
 
 
 @asynccontextmanager
@@ -230,16 +233,21 @@ async def _connected(
 ) -> AsyncIterator[tuple[Operation, Mapping[str, Socket]]]:
     """The submitted command with all of its WebSockets; Incus runs it once they are there."""
     path = f"/1.0/instances/{quote(instance, safe='')}/exec"
-    operation = await api.submit("POST", path, command.body())
+    # A command whose sockets are never connected never runs: nothing to wait for.
+    operation = await api.submit("POST", path, command.body(), settle=KILL_SETTLE)
     async with AsyncExitStack() as stack:
+        # Control first: Incus runs the command once the streams are there, and may be done with it
+        # before a late control socket asks for the operation.
+        secrets = strings(operation.metadata, "fds")
         sockets = {
             fd: await stack.enter_async_context(
                 api.transport.websocket(
                     f"/1.0/operations/{quote(operation.id)}/websocket",
                     query=api.query({"secret": secret}),
+                    autoping=False,
                 )
             )
-            for fd, secret in strings(operation.metadata, "fds").items()
+            for fd, secret in sorted(secrets.items(), key=lambda held: held[0] != CONTROL)
         }
         yield operation, sockets
 
@@ -262,12 +270,21 @@ async def _signal(control: Socket, number: int) -> None:
 
 
 async def _messages(socket: Socket) -> AsyncIterator[bytes]:
-    """The stream's bytes up to its end: an empty text message, or the socket's close."""
+    """The stream's bytes up to its end: an empty text message, or the socket's close.
+
+    Pings are answered here: aiohttp's own answer fails the read when the peer has closed already,
+    although what it sent before is still to be read.
+    """
     while True:
         message = await socket.receive()
-        if message.type is not aiohttp.WSMsgType.BINARY:
-            return
-        yield message.data
+        match message.type:
+            case aiohttp.WSMsgType.BINARY:
+                yield message.data
+            case aiohttp.WSMsgType.PING:
+                with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                    await socket.pong(message.data)
+            case _:
+                return
 
 
 async def _pieces(stdin: Feed) -> AsyncIterator[bytes]:

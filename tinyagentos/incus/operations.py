@@ -140,15 +140,20 @@ class Api:
         *,
         query: Texts = NONE,
         etag: str = "",
+        settle: float = SETTLE,
     ) -> Operation:
-        """Submit background work; the operation may be over already."""
+        """Submit background work; the operation may be over already.
+
+        settle: seconds that a cancelled caller is held until the work it began is over.
+        """
         asked = asyncio.ensure_future(self.call(method, path, body, query=query, etag=etag))
         try:
             reply = await asyncio.shield(asked)
         except asyncio.CancelledError:
             # Incus may have begun: learn which operation it is, so that it can be cancelled.
             with contextlib.suppress(IncusError, TimeoutError):
-                await self.settle(submitted(await asyncio.wait_for(asked, SETTLE)))
+                reply = await asyncio.wait_for(asked, SETTLE)
+                await self.settle(submitted(reply), within=settle)
             raise
         return submitted(reply)
 

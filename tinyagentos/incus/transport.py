@@ -23,7 +23,7 @@ Texts = Mapping[str, str]
 Connect = Callable[[], Awaitable[aiohttp.BaseConnector]]
 NONE: Texts = {}
 CHUNK = 1 << 20
-CLOSE_WITHIN = 1.0
+CLOSE_WITHIN = 0.2  # we need nothing that a peer says after we close
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,14 @@ class Transport:
 
     @asynccontextmanager
     async def websocket(
-        self, path: str, *, query: Texts = NONE, heartbeat: float | None = None
+        self,
+        path: str,
+        *,
+        query: Texts = NONE,
+        heartbeat: float | None = None,
+        autoping: bool = True,
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """An open WebSocket."""
+        """An open WebSocket. autoping: whether pings are answered without the caller."""
         with _unreachable(self.base, f"did not open {path} within {self.within:g} s"):
             async with asyncio.timeout(self.within):
                 session = await self._open()
@@ -172,6 +177,7 @@ class Transport:
                     socket = await session.ws_connect(
                         self._url(path, query),
                         heartbeat=heartbeat,
+                        autoping=autoping,
                         max_msg_size=0,
                         timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN),
                     )

@@ -61,7 +61,16 @@ class Agent:
     source: str = ""
     created_at: datetime | None = None
     memory_bytes: int | None = None
-    address: str = ""
+    newest: str = ""
+    undo_version: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The agent's state as it was at a moment."""
+
+    name: str
+    created_at: datetime | None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ TaosError
 ├── Unavailable         cannot get it: another source may have it
 ├── Untrusted           cannot trust it: it is never used
 ├── BuildFailed         a recipe could not be carried out
+├── SmokeFailed         an image does not do what it has to
 ├── NotReady            an agent did not answer in time
 ├── CommandFailed       a process of the host ended with an error
 └── Cancelled           somebody asked to stop
@@ -92,6 +93,12 @@ class BuildFailed(TaosError):
     code = "build_failed"
 
 
+class SmokeFailed(TaosError):
+    """An image does not do what it has to, or has inside what it must not."""
+
+    code = "smoke_failed"
+
+
 class NotReady(TaosError):
     """The agent did not answer in time."""
 
@@ -122,6 +129,7 @@ ALL_ERRORS: tuple[type[TaosError], ...] = (
     Unavailable,
     Untrusted,
     BuildFailed,
+    SmokeFailed,
     NotReady,
     CommandFailed,
     Cancelled,

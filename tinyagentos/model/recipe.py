@@ -104,10 +104,56 @@ class AgentDefaults:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most an image may weigh, in bytes; 0 means no limit."""
+    """The most an image may weigh, in bytes; 0 means no limit.
+
+    components: unpacked, by name (`npm:openclaw`) or pattern (`debian:*`, all of them together).
+    """
 
     packed_bytes: int = 0
     unpacked_bytes: int = 0
+    components: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SmokeCommand:
+    """A command that has to work in an instance of the image, run as the agent's user."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SmokeLoad:
+    """Files that have to load: argv is run as the agent's user with each file's path added.
+
+    paths: globs as in trim rules; one that matches no file is a failure, so that a module which
+    went missing is noticed.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SmokeChat:
+    """How the framework is asked one question: the path of its OpenAI-like API, its model."""
+
+    path: str
+    model: str
+
+
+@dataclass(frozen=True)
+class SmokePart:
+    """What an image is asked before it is released.
+
+    privileged: the programs that may be setuid, setgid or have capabilities.
+    """
+
+    privileged: tuple[str, ...] = ()
+    commands: tuple[SmokeCommand, ...] = ()
+    loads: tuple[SmokeLoad, ...] = ()
+    chat: SmokeChat | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +183,7 @@ class Recipe:
     store: tuple[str, ...] = ()
     trim: tuple[TrimRule, ...] = ()
     budget: Budget = Budget()
+    smoke: SmokePart = SmokePart()
     defaults: AgentDefaults | None = None
 
     @property

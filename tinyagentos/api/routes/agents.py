@@ -62,6 +62,47 @@ async def delete_agent(name: str, services: Use, response: Response) -> wire.Job
     return accepted(await services.agents.start_delete(name), response)
 
 
+@router.get("/{name}/snapshots")
+async def list_snapshots(name: str, services: Use) -> list[wire.Snapshot]:
+    """The snapshots of the agent's state, oldest first."""
+    return [wire.Snapshot.of(one) for one in await services.agents.list_snapshots(name)]
+
+
+@router.post("/{name}/snapshots", status_code=202)
+async def snapshot(
+    name: str, services: Use, response: Response, body: wire.NewSnapshot | None = None
+) -> wire.JobAnswer:
+    """Keep the agent's state as it is now, as a job."""
+    called = body.name if body else ""
+    return accepted(await services.agents.start_snapshot(name, called), response)
+
+
+@router.post("/{name}/snapshots/{snapshot}/restore", status_code=202)
+async def restore(name: str, snapshot: str, services: Use, response: Response) -> wire.JobAnswer:
+    """Bring the agent's state back to the snapshot, as a job."""
+    return accepted(await services.agents.start_restore(name, snapshot), response)
+
+
+@router.delete("/{name}/snapshots/{snapshot}", status_code=202)
+async def drop_snapshot(
+    name: str, snapshot: str, services: Use, response: Response
+) -> wire.JobAnswer:
+    """Remove the snapshot, as a job."""
+    return accepted(await services.agents.start_drop(name, snapshot), response)
+
+
+@router.post("/{name}/upgrade", status_code=202)
+async def upgrade(name: str, services: Use, response: Response) -> wire.JobAnswer:
+    """Give the agent the newest version, as a job that returns to the old one if that fails."""
+    return accepted(await services.agents.start_upgrade(name), response)
+
+
+@router.post("/{name}/undo", status_code=202)
+async def undo(name: str, services: Use, response: Response) -> wire.JobAnswer:
+    """Return to root and state from before the last upgrade, as a job."""
+    return accepted(await services.agents.start_undo(name), response)
+
+
 @router.post("/{name}/{action}", status_code=202)
 async def power(name: str, action: Power, services: Use, response: Response) -> wire.JobAnswer:
     """Start, stop or restart the agent, as a job."""

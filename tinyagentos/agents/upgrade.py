@@ -1,0 +1,340 @@
+"""Upgrading an agent: a new root beside the old one, the same state, and a way back.
+
+The new root is made while the old one still works. The old instance is kept, stopped, until the
+undo window has passed. An agent is its instance's name: the two change names when both are stopped,
+so tokens, socket and state volume stay what they were (docs/adr/0065).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.deploy import (
+    BASE,
+    BUILT,
+    CONNECT,
+    DEPLOYED,
+    INSTALL,
+    READY,
+    ensure_answering,
+    ensure_door,
+)
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import (
+    ENV_FILE,
+    FRAMEWORK_KEY,
+    JOB_KEY,
+    SOURCE_KEY,
+    STAGE_KEY,
+    VERSION_KEY,
+)
+from tinyagentos.agents.plan import FALLBACK_BASE, LaunchPlan
+from tinyagentos.agents.roles import (
+    NEXT,
+    PREVIOUS,
+    REPLACED_KEY,
+    ROLE_KEY,
+    SINCE_KEY,
+    SNAPSHOT_KEY,
+    next_name,
+    previous_name,
+)
+from tinyagentos.images.supply import find_image
+from tinyagentos.incus import AlreadyExists, Image, Instance, InstanceRequest, NotFound
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.model.errors import Conflict, HostNotReady
+from tinyagentos.model.image import image_alias
+
+UPGRADE, UNDO, FORGET = "upgrade", "undo upgrade", "end undo window"
+PLAN, CREATE, STOP = "plan", "create new root", "stop agent"
+SNAPSHOT, SWITCH, START = "snapshot state", "switch roots", "start agent"
+STEPS = (PLAN, BASE, CREATE, INSTALL, STOP, SNAPSHOT, SWITCH, START, CONNECT, READY)
+IMAGE_STEPS = tuple(step for step in STEPS if step not in (BASE, INSTALL))
+BACK, RESTORE = "bring the old root back", "restore state"
+TIDY = "remove old root"
+UNDO_STEPS = (STOP, SNAPSHOT, RESTORE, BACK, START, READY)
+STOP_WITHIN = 30
+STATE = "state"
+# What Incus itself writes into an instance's config; a new instance gets its own.
+OWN = ("volatile.", "image.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the agent is upgraded to."""
+
+    plan: LaunchPlan
+    version: str
+
+
+def plan_upgrade(
+    framework: str, arch: str, *, current: str, recipe_version: str, image_version: str
+) -> Target:
+    """What an agent of the current version becomes.
+
+    image_version: that of the image on this host, or nothing. Conflict when there is nothing newer.
+    """
+    if image_version and image_version != current:
+        reason = f"the image of {image_version} is on this host"
+        return Target(LaunchPlan("image", image_alias(framework, arch), reason), image_version)
+    if recipe_version != current:
+        reason = f"no image of {recipe_version} on this host"
+        base = image_alias(FALLBACK_BASE, arch)
+        return Target(LaunchPlan("build", base, reason), recipe_version)
+    raise Conflict(
+        f"The agent has the newest version known here, {current}.",
+        hint="`taos image list` shows what is here.",
+    )
+
+
+async def find_target(instance: Instance, host: Host) -> Target:
+    """What the agent of this instance can be upgraded to; Conflict when to nothing."""
+    framework = instance.config[FRAMEWORK_KEY]
+    image = await find_image(host.incus, image_alias(framework, host.arch), host.arch)
+    return plan_upgrade(
+        framework,
+        host.arch,
+        current=instance.config.get(VERSION_KEY, ""),
+        recipe_version=host.recipes[framework].version,
+        image_version=image.properties.get("taos.version", "") if image else "",
+    )
+
+
+async def upgrade_agent(job: JobContext, host: Host) -> None:
+    """Give the agent a new root; it is proven when the agent answers."""
+    name = job.params["instance"]
+    if not await _is_switched(name, job, host):
+        if await host.incus.instances.find(name):
+            target = await _choose(name, job, host)
+            await ensure_next(name, target, job, host)
+            await ensure_stopped(name, job, host)
+            await ensure_state_kept(name, job, host)
+        await ensure_switched(name, job, host)
+    await ensure_started(name, job, host)
+    new = await host.incus.instances.get(name)
+    recipe = host.recipes[new.config[FRAMEWORK_KEY]]
+    await ensure_door(name, recipe, job, host)
+    await ensure_answering(name, recipe, job, host)
+    if job.params["was_running"] != "True":
+        await instances.stop(name, host, within=STOP_WITHIN)
+
+
+async def undo_upgrade(job: JobContext, host: Host) -> None:
+    """The old root and the old state, running if they were."""
+    name = job.params["instance"]
+    switched = await _is_switched(name, job, host)
+    await bring_back(name, host, replaced_by=job.job.id)
+    await instances.remove_root(next_name(name), host)
+    if switched:
+        await _restore(name, _snapshot_name(job), host)
+    if job.params["was_running"] == "True":
+        await host.incus.instances.start(name)
+    with contextlib.suppress(NotFound):
+        pool = await instances.pick_pool(host)
+        await host.incus.storage.delete_volume_snapshot(
+            pool.name, f"{name}-state", _snapshot_name(job)
+        )
+
+
+async def return_agent(job: JobContext, host: Host) -> None:
+    """Undo an upgrade that succeeded: the root and the state from before it.
+
+    The state as it is now is kept as a snapshot, so nothing is lost.
+    """
+    name = job.params["instance"]
+    job.plan_steps(*UNDO_STEPS)
+    previous = await host.incus.instances.find(previous_name(name))
+    pool = await instances.pick_pool(host)
+    snapshot = job.params["snapshot"]
+    if previous:
+        with job.step(STOP):
+            if await host.incus.instances.find(name):
+                await instances.stop(name, host, within=STOP_WITHIN)
+        with job.step(SNAPSHOT), contextlib.suppress(AlreadyExists):
+            await host.incus.storage.create_volume_snapshot(
+                pool.name, f"{name}-state", f"undone-{job.job.id}"
+            )
+        with job.step(RESTORE):
+            await _restore(name, snapshot, host)
+        with job.step(BACK):
+            await bring_back(name, host, replaced_by=previous.config.get(REPLACED_KEY, ""))
+    with job.step(START):
+        await host.incus.instances.start(name)
+    old = await host.incus.instances.get(name)
+    await ensure_answering(name, host.recipes[old.config[FRAMEWORK_KEY]], job, host)
+
+
+async def remove_previous(job: JobContext, host: Host) -> None:
+    """End the undo window: the old root and the snapshot of its state go."""
+    name = job.params["instance"]
+    job.plan_steps(TIDY)
+    with job.step(TIDY):
+        previous = await host.incus.instances.find(previous_name(name))
+        if previous is None:
+            return
+        pool = await instances.pick_pool(host)
+        with contextlib.suppress(NotFound):
+            await host.incus.storage.delete_volume_snapshot(
+                pool.name, f"{name}-state", previous.config.get(SNAPSHOT_KEY, "")
+            )
+        await instances.remove_root(previous.name, host)
+
+
+async def _choose(name: str, job: JobContext, host: Host) -> Target:
+    with job.step(PLAN):
+        target = await _begun(name, job, host) or await find_target(
+            await host.incus.instances.get(name), host
+        )
+        job.choose_source(target.plan.source, target.plan.reason)
+        job.plan_steps(*(STEPS if target.plan.source == "build" else IMAGE_STEPS))
+        return target
+
+
+async def _begun(name: str, job: JobContext, host: Host) -> Target | None:
+    """What this job was making before a crash, if that can still be used."""
+    found = await host.incus.instances.find(next_name(name))
+    if found is None:
+        return None
+    source = found.config.get(SOURCE_KEY, "")
+    half = source == "build" and found.config.get(STAGE_KEY) != BUILT
+    if half or found.config.get(JOB_KEY) != job.job.id:
+        await instances.remove_root(found.name, host)
+        return None
+    plan = LaunchPlan("image" if source == "image" else "build", "", "begun earlier")
+    return Target(plan, found.config[VERSION_KEY])
+
+
+async def ensure_next(name: str, target: Target, job: JobContext, host: Host) -> None:
+    """The new root as an instance of its own, complete but for its name; the old one works on."""
+    old = await host.incus.instances.get(name)
+    recipe = host.recipes[old.config[FRAMEWORK_KEY]]
+    if target.plan.source == "build":
+        with job.step(BASE):
+            await host.builder.ensure_base(recipe, job.note)
+    new = next_name(name)
+    with job.step(CREATE):
+        found = await host.incus.instances.find(new)
+        if found is None:
+            request = _next_request(old, await _image(target, host), target, job)
+            found = await host.incus.instances.create(request, start=target.plan.source == "build")
+    if target.plan.source == "build":
+        with job.step(INSTALL):
+            if found.config.get(STAGE_KEY) != BUILT:
+                await host.builder.build(recipe, new, job.note)
+                await instances.set_config(new, {STAGE_KEY: BUILT}, host)
+
+
+async def _image(target: Target, host: Host) -> Image:
+    image = await find_image(host.incus, target.plan.image, host.arch)
+    if image is None:
+        raise HostNotReady(
+            f"The image {target.plan.image} is gone.", hint="Upgrade again; taOS takes another way."
+        )
+    return image
+
+
+def _next_request(old: Instance, image: Image, target: Target, job: JobContext) -> InstanceRequest:
+    """The new instance: all that was set on the old one, but no door yet and nobody's name."""
+    kept = {key: value for key, value in old.config.items() if not key.startswith(OWN)}
+    config = kept | {
+        ROLE_KEY: NEXT,
+        JOB_KEY: job.job.id,
+        VERSION_KEY: target.version,
+        SOURCE_KEY: target.plan.source,
+    }
+    del config[STAGE_KEY]
+    if base := old.config.get("volatile.idmap.base", ""):
+        # Incus refuses a volume to two instances whose users are not the same numbers outside.
+        config["security.idmap.base"] = base
+    devices = {device: keys for device, keys in old.devices.items() if keys["type"] != "proxy"}
+    # The state is the old one's until both have stopped.
+    devices.pop(STATE, None)
+    return InstanceRequest(
+        name=next_name(old.name),
+        image=image.fingerprint,
+        description=old.description,
+        config=config,
+        devices=devices,
+    )
+
+
+async def ensure_stopped(name: str, job: JobContext, host: Host) -> None:
+    """Stop both roots."""
+    with job.step(STOP):
+        await instances.stop(name, host, within=STOP_WITHIN)
+        await instances.stop(next_name(name), host, within=STOP_WITHIN)
+
+
+async def ensure_state_kept(name: str, job: JobContext, host: Host) -> None:
+    """A snapshot of the state at rest, to come back to."""
+    with job.step(SNAPSHOT), contextlib.suppress(AlreadyExists):
+        pool = await instances.pick_pool(host)
+        await host.incus.storage.create_volume_snapshot(
+            pool.name, f"{name}-state", _snapshot_name(job)
+        )
+
+
+async def ensure_switched(name: str, job: JobContext, host: Host) -> None:
+    """Exchange the names: the agent is whatever instance has its name."""
+    with job.step(SWITCH):
+        if old := await host.incus.instances.find(name):
+            await instances.remove_root(previous_name(name), host)
+            await _hand_over(old, job, host)
+            await host.incus.instances.rename(name, previous_name(name))
+        await host.incus.instances.rename(next_name(name), name)
+        await instances.set_config(name, {ROLE_KEY: "", STAGE_KEY: DEPLOYED}, host)
+
+
+async def _hand_over(old: Instance, job: JobContext, host: Host) -> None:
+    """Give the new root what makes it this agent, and mark the old one."""
+    new = next_name(old.name)
+    env = await host.incus.files.pull(old.name, ENV_FILE)
+    await host.incus.files.push(new, ENV_FILE, env.content, uid=0, gid=0, mode=0o600)
+    await host.incus.instances.update(new, devices={STATE: old.devices[STATE]})
+    await instances.set_config(
+        old.name,
+        {
+            ROLE_KEY: PREVIOUS,
+            REPLACED_KEY: job.job.id,
+            SNAPSHOT_KEY: _snapshot_name(job),
+            SINCE_KEY: host.now().isoformat(timespec="seconds"),
+        },
+        host,
+    )
+
+
+async def ensure_started(name: str, job: JobContext, host: Host) -> None:
+    """Start the new root."""
+    with job.step(START):
+        await instances.set_config(name, {ROLE_KEY: "", STAGE_KEY: DEPLOYED}, host)
+        await host.incus.instances.start(name)
+
+
+async def bring_back(name: str, host: Host, *, replaced_by: str) -> None:
+    """The old root under its name again, if it was replaced by that job."""
+    previous = await host.incus.instances.find(previous_name(name))
+    if previous and previous.config.get(REPLACED_KEY) == replaced_by:
+        await instances.remove_root(name, host)
+        await host.incus.instances.rename(previous.name, name)
+    # Marked but not renamed yet, when the server died between the two.
+    old = await host.incus.instances.find(name)
+    if old and old.config.get(ROLE_KEY) == PREVIOUS:
+        unmarked = {ROLE_KEY: "", REPLACED_KEY: "", SNAPSHOT_KEY: "", SINCE_KEY: ""}
+        await instances.set_config(name, unmarked, host)
+
+
+async def _is_switched(name: str, job: JobContext, host: Host) -> bool:
+    """Whether the instance of the agent's name is this job's new root already."""
+    found = await host.incus.instances.find(name)
+    return found is not None and found.config.get(JOB_KEY) == job.job.id
+
+
+async def _restore(name: str, snapshot: str, host: Host) -> None:
+    pool = await instances.pick_pool(host)
+    await host.incus.storage.restore_volume_snapshot(pool.name, f"{name}-state", snapshot)
+
+
+def _snapshot_name(job: JobContext) -> str:
+    return f"before-{job.job.id}"
