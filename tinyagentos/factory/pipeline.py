@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tinyagentos.factory.budget import check_packed, check_unpacked
-from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, remove_identity
+from tinyagentos.factory.build import TOOLS, carry_out, fetch_inputs, plan_build, remove_identity
 from tinyagentos.factory.components import measure_root
+from tinyagentos.factory.foreign import bring_loader, check_runs
 from tinyagentos.factory.inventory import Inventory, read_inventory
 from tinyagentos.factory.isolation import build_folder
 from tinyagentos.factory.lock import (
@@ -26,6 +27,7 @@ from tinyagentos.factory.rootfs import make_rootfs
 from tinyagentos.factory.shrink import store_zips, strip_programs
 from tinyagentos.factory.target import RootfsTarget
 from tinyagentos.factory.trim import Saving, apply_trim, list_files, plan_trim, sum_up
+from tinyagentos.host.facts import host_arch
 from tinyagentos.model.errors import BuildFailed
 from tinyagentos.model.recipe import DebianPart, Recipe, RecipeKind
 
@@ -66,13 +68,22 @@ async def make_image(
     begun = time.monotonic()
     if held_to:
         check_lock_early(held_to, recipe, base, arch)
+    host = host_arch()
+    if arch != host:
+        await check_runs(arch)
     async with build_folder(cache) as work:
         root = work / "rootfs"
         report("making the Debian base and fetching what the recipe needs")
         archives, _ = await asyncio.gather(
-            fetch_inputs(recipe, arch, cache), make_rootfs(_debian(recipe, base), arch, root)
+            fetch_inputs(recipe, arch, cache, tool_arch=host),
+            make_rootfs(_debian(recipe, base), arch, root),
         )
-        await carry_out(plan_build(recipe, base), RootfsTarget(root), archives, report)
+        if arch == host:
+            plan = plan_build(recipe, base)
+        else:
+            run_tool = bring_loader(host, root, f"{TOOLS}/lib")
+            plan = plan_build(recipe, base, run_tool=run_tool, npm_arch=arch)
+        await carry_out(plan, RootfsTarget(root), archives, report)
         await remove_identity(RootfsTarget(root))
         found = await asyncio.to_thread(read_inventory, root, recipe.npm)
         lock = resolve_lock(recipe, base, arch, found)
