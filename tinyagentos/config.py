@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -39,6 +39,19 @@ class Settings(BaseSettings):
     max_jobs: int = Field(4, ge=1, description="Jobs that run at the same time")
     memory_reserve_mb: int = Field(
         256, ge=0, description="Host memory in MiB that deploys leave free"
+    )
+    image_root: Path | None = Field(
+        None, description="Root metadata that images are trusted by; empty: what taOS ships"
+    )
+    signing_keys: Path | None = Field(
+        None, description="Folder of the keys that images are published with; empty: in data_dir"
+    )
+    signing_passphrase: SecretStr = Field(
+        SecretStr(""), description="Passphrase of those keys; a terminal is asked when it is needed"
+    )
+    github_api: str = Field("https://api.github.com", description="API that images are uploaded to")
+    github_token: SecretStr = Field(
+        SecretStr(""), description="Token that may write the releases of that repository"
     )
     ready_within: float = Field(
         0, ge=0, description="Seconds an agent may take to be ready; 0: what its recipe says"
@@ -79,6 +92,11 @@ class Settings(BaseSettings):
     def server_socket(self) -> Path:
         """The server's Unix socket: who may open it needs no token."""
         return self.run_dir / "taos.sock"
+
+    @property
+    def keys_dir(self) -> Path:
+        """The keys that images are published with, by default beside the database."""
+        return self.signing_keys or self.data_dir / "image-keys"
 
     @property
     def agent_sockets(self) -> Path:

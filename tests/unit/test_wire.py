@@ -91,9 +91,9 @@ def test_a_job_is_written_as_the_contract_has_it() -> None:
 
 
 def test_an_agent_is_written_with_its_state() -> None:
-    agent = Agent("a", "openclaw", "1", AgentState.ready, "a-abcdef", address="http://10.0.0.2")
+    agent = Agent("a", "openclaw", "1", AgentState.ready, "a-abcdef", undo_version="0")
     written = wire.Agent.of(agent).model_dump(mode="json")
-    assert (written["state"], written["address"]) == ("ready", "http://10.0.0.2")
+    assert (written["state"], written["undo_version"]) == ("ready", "0")
 
 
 def test_a_job_is_active_until_it_has_ended() -> None:

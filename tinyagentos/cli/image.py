@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tinyagentos.cli import image_proof
+from tinyagentos.cli import image_proof, image_release
 from tinyagentos.cli.common import Json, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
@@ -18,6 +18,9 @@ from tinyagentos.model.smoke import raise_failed
 app = typer.Typer(no_args_is_help=True, help="Images: list, build, import, weigh, check.")
 app.command("report")(image_proof.report_image)
 app.command("smoke")(image_proof.smoke_image)
+app.command("publish")(image_release.publish_images)
+app.command("verify")(image_release.verify_image)
+app.add_typer(image_release.keys_app, name="keys")
 
 
 @app.command("list")
