@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -46,6 +48,20 @@ def test_an_image_is_built_imported_and_deployed(tmp_path: Path) -> None:
         job = taos.wait(taos.deploy("imported")["id"])
         assert (job["state"], job["source"]) == ("succeeded", "image"), job["error"]
         taos.delete("imported")
+
+
+def test_two_builds_in_different_places_give_the_same_bytes(tmp_path: Path) -> None:
+    fingerprints = []
+    for place in ("one", "two"):
+        out = run(
+            sys.executable, "-m", "tinyagentos.cli", "image", "build", "openclaw", "--fast",
+            "--json", "--out", str(tmp_path / place / "out"),
+            environment={**os.environ, "TAOS_DATA_DIR": str(tmp_path / place)},
+        )  # fmt: skip
+        built = json.loads(out)
+        assert built["unpacked_bytes"] < built["before_bytes"]
+        fingerprints.append(built["fingerprint"])
+    assert fingerprints[0] == fingerprints[1]
 
 
 def check_content(tar: tarfile.TarFile) -> None:

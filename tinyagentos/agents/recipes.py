@@ -11,8 +11,7 @@ from tinyagentos.config import Settings
 from tinyagentos.factory.base import ensure_base_image
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
 from tinyagentos.factory.lock import read_lock
-from tinyagentos.factory.pack import PackedImage
-from tinyagentos.factory.pipeline import make_image
+from tinyagentos.factory.pipeline import BuiltImage, make_image
 from tinyagentos.factory.recipe import list_recipes, load_recipe
 from tinyagentos.factory.target import InstanceTarget
 from tinyagentos.host.facts import host_arch
@@ -79,7 +78,7 @@ async def build_image(
     settings: Settings,
     report: Report,
     lock: Path | None = None,
-) -> PackedImage:
+) -> BuiltImage:
     """Make the framework's image file in the folder; lock: the file the build is held to."""
     arch = arch or host_arch()
     if arch not in INCUS_ARCH:

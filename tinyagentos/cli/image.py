@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -108,10 +109,23 @@ def build(
                 "path": str(built.path),
                 "size_bytes": built.size_bytes,
                 "fingerprint": built.fingerprint,
+                "before_bytes": built.before_bytes,
+                "unpacked_bytes": built.unpacked_bytes,
+                "seconds": built.seconds,
+                "savings": [asdict(saving) for saving in built.savings],
                 "checks": image_proof.plain(checks),
             }
         )
     else:
+        print_table(
+            ("RULE", "FILES", "BEFORE", "AFTER"),
+            (
+                (one.rule, str(one.files), *(f"{size / 1e6:.1f} MB" for size in sizes))
+                for one in built.savings
+                for sizes in ((one.before_bytes, one.after_bytes),)
+            ),
+            "No rules.",
+        )
         print_line(f"{built.path}  {built.size_bytes / 1e6:.1f} MB  {built.fingerprint}")
     raise_failed(checks, built.path.name)
 

@@ -44,10 +44,18 @@ class BuildPlan:
     archives: tuple[str, ...]
     npm: NpmPart | None
     units: tuple[str, ...]
+    run_tool: tuple[str, ...] = ()
+    npm_arch: str = ""
 
 
-def plan_build(recipe: Recipe, base: Recipe) -> BuildPlan:
-    """The recipe on top of its base; what the base has already costs next to nothing again."""
+def plan_build(
+    recipe: Recipe, base: Recipe, *, run_tool: tuple[str, ...] = (), npm_arch: str = ""
+) -> BuildPlan:
+    """The recipe on top of its base; what the base has already costs next to nothing again.
+
+    For a target of another processor, run_tool: the words that run a tool of the host's in it;
+    npm_arch: the target's architecture.
+    """
     return BuildPlan(
         packages=tuple(sorted({*base.debian.packages, *recipe.debian.packages})),
         files=(*base.files, *recipe.files),
@@ -55,13 +63,25 @@ def plan_build(recipe: Recipe, base: Recipe) -> BuildPlan:
         archives=tuple(wheel.name for wheel in recipe.wheels),
         npm=recipe.npm,
         units=(*base.units, *recipe.units),
+        run_tool=run_tool,
+        npm_arch=npm_arch,
     )
 
 
-async def fetch_inputs(recipe: Recipe, arch: str, cache: Path) -> tuple[Path, ...]:
-    """The recipe's archives, from the cache or from where they are published."""
+async def fetch_inputs(
+    recipe: Recipe, arch: str, cache: Path, *, tool_arch: str = ""
+) -> tuple[Path, ...]:
+    """The recipe's archives, from the cache or from where they are published.
+
+    tool_arch: what tools of the build run on, where that is not the target's architecture.
+    """
     return tuple(
-        await asyncio.gather(*(fetch_wheel(wheel, arch, cache) for wheel in recipe.wheels))
+        await asyncio.gather(
+            *(
+                fetch_wheel(wheel, tool_arch if wheel.tool and tool_arch else arch, cache)
+                for wheel in recipe.wheels
+            )
+        )
     )
 
 
@@ -141,25 +161,28 @@ async def ensure_framework(
     if plan.npm is None:
         return
     report("installing npm packages")
-    await target.run(*await choose_installer(target, env), env=env, within=NPM_WITHIN,
+    await target.run(*await choose_installer(plan, target, env), env=env, within=NPM_WITHIN,
                      cwd=plan.npm.into)  # fmt: skip
     # What took so many files to make is removed while the scripts run.
     await together(remove_tools(target, env), run_scripts(plan.npm, target, env))
 
 
-async def choose_installer(target: Target, env: Mapping[str, str]) -> tuple[str, ...]:
+async def choose_installer(
+    plan: BuildPlan, target: Target, env: Mapping[str, str]
+) -> tuple[str, ...]:
     """What installs npm packages by package-lock.json, running no script of theirs.
 
     Both check every package against the lock. npm, which is slower, where bun is not in the recipe
     or does not run on this processor.
     """
     try:
-        await target.run(BUN, "--version", env=env, within=SHORT)
+        await target.run(*plan.run_tool, BUN, "--version", env=env, within=SHORT)
     except BuildFailed:
         return (NPM, "ci", *NPM_FLAGS, "--ignore-scripts")
     return (
-        BUN, "install", "--frozen-lockfile", "--ignore-scripts", "--linker=hoisted",
+        *plan.run_tool, BUN, "install", "--frozen-lockfile", "--ignore-scripts", "--linker=hoisted",
         "--no-progress", "--no-summary", f"--cache-dir={TOOLS}/cache",
+        *((f"--cpu={plan.npm_arch}", "--os=linux") if plan.npm_arch else ()),
     )  # fmt: skip
 
 

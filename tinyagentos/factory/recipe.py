@@ -129,6 +129,7 @@ class _RecipeFile(_Table):
     base: str = ""
     units: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
+    store: tuple[str, ...] = ()
     debian: _Debian = _Debian()
     wheel: tuple[_Wheel, ...] = ()
     npm: _Npm | None = None
@@ -196,6 +197,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         links=read.links,
         units=read.units,
         strip=read.strip,
+        store=read.store,
         trim=tuple(TrimRule(**rule.model_dump()) for rule in read.trim),
         budget=Budget(**read.budget.model_dump()),
         smoke=_smoke_part(read.smoke),

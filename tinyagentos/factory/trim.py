@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,20 @@ class Removal:
     path: str
     rule: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What one rule did: the bytes of the files it took hold of, before and after."""
+
+    rule: str
+    files: int
+    before_bytes: int
+    after_bytes: int = 0
+
+
+# Folders of programs and their parts; elsewhere an empty one may be waited for (/var/log/apt).
+MAY_VANISH = ("/opt/", "/usr/")
 
 
 def plan_trim(
@@ -44,6 +59,14 @@ def plan_trim(
     return tuple(removals)
 
 
+def sum_up(removals: Iterable[Removal]) -> tuple[Saving, ...]:
+    """What each rule saves, in the order in which the rules first match."""
+    sizes: dict[str, list[int]] = {}
+    for removal in removals:
+        sizes.setdefault(removal.rule, []).append(removal.size_bytes)
+    return tuple(Saving(rule, len(found), sum(found)) for rule, found in sizes.items())
+
+
 def list_files(root: Path) -> list[tuple[str, int]]:
     """Every file and link below the root as an absolute path inside it, with its size."""
     found = []
@@ -55,12 +78,24 @@ def list_files(root: Path) -> list[tuple[str, int]]:
 
 
 def apply_trim(root: Path, removals: Iterable[Removal]) -> None:
-    """Remove the planned files."""
+    """Remove the planned files, and folders of programs that are empty without them."""
+    emptied = set()
     for removal in removals:
-        (root / removal.path.lstrip("/")).unlink(missing_ok=True)
+        file = root / removal.path.lstrip("/")
+        file.unlink(missing_ok=True)
+        if removal.path.startswith(MAY_VANISH):
+            emptied.add(file.parent)
+    for folder in emptied:
+        with contextlib.suppress(OSError):  # not empty: here it ends
+            while folder.relative_to(root).parts[1:]:
+                folder.rmdir()
+                folder = folder.parent
+
+
+def matches(path: str, globs: Iterable[str]) -> bool:
+    """Whether one of the globs names the path."""
+    return any(pattern(glob).fullmatch(path) for glob in globs)
 
 
 def _matches(path: str, rule: TrimRule) -> bool:
-    return any(pattern(one).fullmatch(path) for one in rule.paths) and not any(
-        pattern(one).fullmatch(path) for one in rule.keep
-    )
+    return matches(path, rule.paths) and not matches(path, rule.keep)

@@ -14,8 +14,9 @@ Report = Callable[[str], None]
 
 INCUS = "incus-base"
 TOOLS = (
-    "arch-test", "btrfs-progs", "ca-certificates", "debian-archive-keyring", "dnsmasq-base",
-    "iproute2", "lxcfs", "mmdebstrap", "nftables", "squashfs-tools", "uidmap", "zstd",
+    "arch-test", "binutils", "btrfs-progs", "ca-certificates", "debian-archive-keyring",
+    "dnsmasq-base", "iproute2", "lxcfs", "mmdebstrap", "nftables", "squashfs-tools", "uidmap",
+    "zstd",
 )  # fmt: skip
 APT = ("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=120")
 QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}

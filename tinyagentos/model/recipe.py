@@ -158,7 +158,10 @@ class SmokePart:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One image, as its folder describes it. digest: SHA-256 over the folder's content."""
+    """One image, as its folder describes it. digest: SHA-256 over the folder's content.
+
+    strip: programs whose symbols go; store: zip files held uncompressed (globs, as in trim rules).
+    """
 
     name: str
     kind: RecipeKind
@@ -177,6 +180,7 @@ class Recipe:
     links: Mapping[str, str] = field(default_factory=dict)
     units: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
+    store: tuple[str, ...] = ()
     trim: tuple[TrimRule, ...] = ()
     budget: Budget = Budget()
     smoke: SmokePart = SmokePart()

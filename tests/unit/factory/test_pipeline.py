@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from tinyagentos.factory.inventory import Inventory
 from tinyagentos.factory.lock import read_lock, resolve_lock
 from tinyagentos.factory.pack import PackedImage
-from tinyagentos.factory.pipeline import pack_within_budget, write_documents
+from tinyagentos.factory.pipeline import BuiltImage, pack_within_budget, write_documents
 from tinyagentos.factory.recipe import load_recipe
+from tinyagentos.factory.trim import Saving
 from tinyagentos.model.errors import BuildFailed
 from tinyagentos.model.recipe import Budget
 
@@ -54,12 +56,20 @@ async def test_the_packed_budget_is_for_release_compression(work: Path) -> None:
     assert image.path.stat().st_size == image.size_bytes > 10
 
 
-async def test_lock_and_sbom_are_beside_the_image(work: Path) -> None:
-    image = await pack_with(Budget(), work, "fast")
+async def test_the_documents_are_beside_the_image(work: Path) -> None:
+    packed = await pack_with(Budget(), work, "fast")
+    image = BuiltImage(
+        **asdict(packed), before_bytes=9, unpacked_bytes=7, seconds=1.0,
+        savings=(Saving("maps", 1, 2),),
+    )  # fmt: skip
     lock = resolve_lock(RECIPE, BASE, "x64", Inventory())
     write_documents(image, RECIPE, BASE, Inventory(), lock)
     assert {path.name for path in work.parent.iterdir()} == {
-        "work", "openclaw-1-x64.tar.zst", "openclaw-1-x64.lock.json", "openclaw-1-x64.cdx.json"
+        "work", "openclaw-1-x64.tar.zst", "openclaw-1-x64.lock.json", "openclaw-1-x64.cdx.json",
+        "openclaw-1-x64.build.json",
     }  # fmt: skip
+    report = json.loads((work.parent / "openclaw-1-x64.build.json").read_text())
+    assert report["path"] == "openclaw-1-x64.tar.zst"
+    assert report["savings"] == [{"rule": "maps", "files": 1, "before_bytes": 2, "after_bytes": 0}]
     assert read_lock(work.parent / "openclaw-1-x64.lock.json") == lock
     assert image.fingerprint in (work.parent / "openclaw-1-x64.cdx.json").read_text()
