@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyagentos.images.source import Source
-from tinyagentos.model.errors import Unavailable
+from tinyagentos.model.errors import NoSpace, Unavailable
 from tinyagentos.model.release import ImageTarget, WrongContent
 
 STALL = 30.0
@@ -57,7 +57,7 @@ async def fetch_image(
     """The file with all of the image's parts, each proven. progress: good bytes, bytes in all.
 
     Raises Unavailable when it cannot be had now (what came is kept), WrongContent when the source
-    sends something else than what was signed, OSError with the disk's own words.
+    sends something else than what was signed, NoSpace when the disk takes no more.
     """
     path = part_path(folder, target)
     good = await asyncio.to_thread(find_good_parts, path, target)
@@ -165,7 +165,14 @@ async def _keep(
         raise Unavailable(
             f"part {index + 1} of {len(target.chunks)} came damaged.", hint="It is asked for again."
         )
-    await asyncio.to_thread(os.pwrite, descriptor, content, index * target.chunk_bytes)
+    try:
+        await asyncio.to_thread(os.pwrite, descriptor, content, index * target.chunk_bytes)
+    except OSError as error:
+        raise NoSpace(
+            f"The image cannot be written: {error.strerror}. "
+            f"{good_bytes(good, target) / 1e6:.0f} of {target.size_bytes / 1e6:.0f} MB are here.",
+            hint="Make room on the disk of data_dir, then download again: what has come is kept.",
+        ) from error
     good.add(index)
 
 

@@ -17,7 +17,7 @@ from tests.fakes.mirror import Mirror
 from tinyagentos.images.fetch import Manner, fetch_image, find_good_parts, part_path
 from tinyagentos.images.source import Source, open_source
 from tinyagentos.images.verify import VerifiedImage, verify
-from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
+from tinyagentos.model.errors import InvalidInput, NoSpace, NotFound, Unavailable
 from tinyagentos.model.release import ImageTarget, WrongContent
 
 CHUNK = 1 << 16
@@ -173,6 +173,14 @@ async def test_a_cancel_takes_effect_at_once_and_keeps_what_came(tmp_path: Path)
             await asyncio.wait_for(fetching, 1)
         assert (await get(web.url, tmp_path)).read_bytes() == CONTENT
     assert web.sent <= len(CONTENT) + CHUNK
+
+
+async def test_a_full_disk_is_said_with_numbers(tmp_path: Path) -> None:
+    part_path(tmp_path, TARGET).symlink_to("/dev/full")
+    async with mirror() as web:
+        with pytest.raises(NoSpace, match="No space left on device"):
+            await get(web.url, tmp_path)
+    assert len(web.requests) == 1
 
 
 async def test_a_cap_on_the_rate_holds(tmp_path: Path) -> None:
