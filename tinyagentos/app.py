@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from tinyagentos import log
+from tinyagentos.access import Access
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
@@ -28,6 +29,7 @@ from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.job import Problem
+from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.timings import TimingTable
@@ -45,6 +47,7 @@ class Services:
         ensure_folders(settings)
         self.token = ensure_token(settings.token_file)
         self.database = Database(settings.database)
+        self.access = Access(AccessTable(self.database))
         self.incus = Incus.unix(settings.incus_socket, project=settings.incus_project)
         self.jobs = Runner(
             JobTable(self.database),

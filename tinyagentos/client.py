@@ -81,6 +81,14 @@ class Client:
         """What can be deployed."""
         return self._get("/api/frameworks", list[wire.Framework])
 
+    def new_setup_code(self) -> wire.SetupCode:
+        """A code for the web pages' first visit; Conflict when the password is set already."""
+        return _read(wire.SetupCode, self._send("POST", "/api/web/setup-code"))
+
+    def set_web_password(self, password: str) -> None:
+        """Set the web pages' password."""
+        self._send("PUT", "/api/web/password", wire.NewPassword(password=password))
+
     def deploy(self, request: wire.NewAgent, *, idempotency_key: str = "") -> wire.Job:
         """Begin a deploy; the same key again gives the same job."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
@@ -229,7 +237,9 @@ class Client:
 def web_address(settings: Settings) -> str:
     """Where the server's API is for programs on this host, such as `http://127.0.0.1:8420`."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    scheme = "https" if settings.tls_cert else "http"
+    bare = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{bare}:{settings.port}"
 
 
 def _read(kind: type[T], response: httpx.Response) -> T:

@@ -202,3 +202,17 @@ class Readiness(BaseModel):
 
     ready: bool
     missing: tuple[Problem, ...]
+
+
+class SetupCode(Wire):
+    """What lets a first visitor set the web password, once."""
+
+    code: str
+    path: str = Field(description="The page that takes it, with the code in it")
+    until: datetime
+
+
+class NewPassword(BaseModel):
+    """The web password to set."""
+
+    password: str = Field(repr=False)

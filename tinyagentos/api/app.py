@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tinyagentos import __version__, wire
 from tinyagentos.api import errors, streams
 from tinyagentos.api.auth import Guard
 from tinyagentos.api.limits import BodyLimit
-from tinyagentos.api.routes import agents, health, images, jobs, metrics
+from tinyagentos.api.pages import BesidePages
+from tinyagentos.api.routes import access, agents, health, images, jobs, metrics
 from tinyagentos.api.services import Services
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {  # FastAPI's own type
@@ -19,8 +21,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {  # FastAPI's own type
 }
 
 
-def create_api(services: Services) -> FastAPI:
-    """The application over the services; nothing is asked of them yet."""
+def create_api(services: Services, pages: ASGIApp | None = None) -> FastAPI:
+    """The application over the services; nothing is asked of them yet.
+
+    pages: what answers where the API has no say; behind the same guard.
+    """
     app = FastAPI(
         title="taOS",
         version=__version__,
@@ -33,9 +38,13 @@ def create_api(services: Services) -> FastAPI:
     app.state.services = services
     streams.allow_streams(app)
     errors.install(app)
-    for noun in (health, agents, images, jobs, metrics):
+    for noun in (health, agents, images, jobs, access, metrics):
         app.include_router(noun.router)
+    if pages:
+        app.add_middleware(BesidePages, pages=pages)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Guard, token=services.token, host=services.settings.host)
+    app.add_middleware(
+        Guard, token=services.token, host=services.settings.host, sessions=services.access
+    )
     app.add_middleware(errors.Border, explain=services.explain)
     return app

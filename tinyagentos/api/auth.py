@@ -1,43 +1,69 @@
-"""Who may call: whoever has the token, or can open the server's Unix socket.
+"""Who may call: whoever has the token or a session, or can open the server's Unix socket.
 
 The socket is marked by the server itself: uvicorn puts the listening socket's name in the ASGI
 scope's `server`, which for a Unix socket is its path and no port. A caller cannot choose it.
+
+A session comes by cookie, which browsers send for anybody's page: so whatever could change
+something, and every WebSocket, must also come from our own pages.
 """
 
 from __future__ import annotations
 
 import hmac
+from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinyagentos.api.errors import answer
 from tinyagentos.model.job import Problem
 
-OPEN_PATHS = frozenset({"/api/health"})
+OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
+# Files of the pages, the same for everybody.
+OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
+# The password can be set and codes be made with the token or on the machine only.
+NOT_BY_SESSION = "/api/web/"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+COOKIE = "taos_session"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
+class Sessions(Protocol):
+    """Who knows the sessions."""
+
+    def is_session(self, token: str) -> bool: ...
+
+
 class Guard:
-    """Lets a request through, or answers 401; over TCP only for host names that are ours.
+    """Lets a request through, or answers 401 or 403; over TCP only for host names that are ours.
 
     A web page of somebody else whose name resolves to 127.0.0.1 (DNS rebinding) sends its own
-    name as Host, and is refused.
+    name as Host, and is refused. A person without a session is led to the login page.
     """
 
-    def __init__(self, app: ASGIApp, token: str, host: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, host: str, sessions: Sessions) -> None:
         self._app = app
         self._token = token.encode()
         self._hosts = LOCAL_HOSTS | {host.lower()}
         self._any_host = host in ANY_ADDRESS
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif problem := self._refuse(scope):
-            await answer(problem)(scope, receive, send)
+            if problem is NEEDS_TOKEN and _is_page(scope):
+                wanted = quote(scope["path"], safe="/")
+                where = f"/login?next={wanted}" if wanted != "/" else "/login"
+                await RedirectResponse(where, 303)(scope, receive, send)
+            else:
+                status = 403 if problem is FOREIGN else 0
+                await answer(problem, status)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -47,19 +73,35 @@ class Guard:
             return None
         headers = Headers(scope=scope)
         if not self._any_host and bare_host(headers.get("host", "")) not in self._hosts:
-            return Problem(
-                "unauthorized", "This server does not answer under that host name.",
-                "Use 127.0.0.1, or set `host` to the address you use.",
-            )  # fmt: skip
-        if scope["path"] in OPEN_PATHS:
+            return OTHER_NAME
+        path = scope["path"]
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+        if is_open and _changes_nothing(scope):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
             return None
-        return Problem(
-            "unauthorized", "This needs the server's token.",
-            "Send `Authorization: Bearer TOKEN`; the token is in the file `token` of data_dir.",
-        )  # fmt: skip
+        if is_open or self._sessions.is_session(session_of(headers)):
+            if path.startswith(NOT_BY_SESSION):
+                return NEEDS_TOKEN
+            if _changes_nothing(scope) or is_own_page(headers):
+                return None
+            return FOREIGN
+        return NEEDS_TOKEN
+
+
+OTHER_NAME = Problem(
+    "unauthorized", "This server does not answer under that host name.",
+    "Use 127.0.0.1, or set `host` to the address you use.",
+)  # fmt: skip
+NEEDS_TOKEN = Problem(
+    "unauthorized", "This needs the server's token.",
+    "Send `Authorization: Bearer TOKEN`; the token is in the file `token` of data_dir.",
+)  # fmt: skip
+FOREIGN = Problem(
+    "unauthorized", "This request did not come from taOS's own pages.",
+    "Open the web interface at the server's own address.",
+)  # fmt: skip
 
 
 def bare_host(header: str) -> str:
@@ -67,3 +109,40 @@ def bare_host(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].lower()
+
+
+def session_of(headers: Headers) -> str:
+    """The session's token in the cookies, empty when there is none."""
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def is_own_page(headers: Headers) -> bool:
+    """Whether a page of this very server made the request, by what the browser says of it.
+
+    Every browser sends Origin with a WebSocket and with each request that can change something;
+    Sec-Fetch-Site says the same where it is sent (only over HTTPS and to this machine itself).
+    """
+    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return False
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site") == "same-origin"
+    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _changes_nothing(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] in SAFE
+
+
+def _is_page(scope: Scope) -> bool:
+    """Whether a person looks for a page."""
+    path = scope["path"]
+    return (
+        _changes_nothing(scope)
+        and not path.startswith(("/api", "/metrics"))
+        and "text/html" in Headers(scope=scope).get("accept", "")
+    )

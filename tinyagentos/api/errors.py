@@ -25,6 +25,7 @@ STATUS: Mapping[str, int] = {
     "conflict": 409,
     "no_space": 507,
     "unauthorized": 401,
+    "too_many_tries": 429,
     "host_not_ready": 503,
     "incus_failed": 502,
     "unavailable": 503,

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from tinyagentos.api.streams import end_streams
 from tinyagentos.config import Settings
 
 GRACE = 3
+WS_MOST_BYTES = 256 * 1024
 
 
 def announce(address: str) -> None:
@@ -45,7 +47,11 @@ async def serve(
     config = uvicorn.Config(
         app,
         http="h11",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=WS_MOST_BYTES,
+        ws_per_message_deflate=False,  # a context of 300 kB for each open page, for a local net
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         lifespan="off",
         log_config=None,
         log_level="warning",  # it reports every start and end, which we do ourselves
@@ -54,7 +60,7 @@ async def serve(
         server_header=False,
         proxy_headers=False,
     )
-    address = web_address(*sockets[0].getsockname()[:2])
+    address = web_address(*sockets[0].getsockname()[:2], tls=config.is_ssl)
     server = _Server(config, app, lambda: on_started(address))
     serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
     try:
@@ -76,8 +82,23 @@ class _Server(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.is_ssl and sockets:
+            await super().startup([one for one in sockets if one.family != socket.AF_UNIX])
+            for one in sockets:
+                if one.family == socket.AF_UNIX:
+                    await self._serve_plainly(one)
+        else:
+            await super().startup(sockets)
         self._on_started()
+
+    async def _serve_plainly(self, local: socket.socket) -> None:
+        """The Unix socket without TLS: nobody can listen in there."""
+        protocol = self.config.http_protocol_class
+        made = partial(
+            protocol, config=self.config, server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )  # fmt: skip
+        self.servers.append(await asyncio.get_running_loop().create_unix_server(made, sock=local))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         end_streams(self._streaming)

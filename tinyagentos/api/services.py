@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol, cast
 
 from fastapi import Depends, Request
 
+from tinyagentos.access import Access
 from tinyagentos.config import Settings
 from tinyagentos.model.agent import Agent, AgentSpec, Framework, Snapshot
 from tinyagentos.model.image import ImageRow
@@ -57,6 +58,8 @@ class Services(Protocol):
     def settings(self) -> Settings: ...
     @property
     def token(self) -> str: ...
+    @property
+    def access(self) -> Access: ...
     @property
     def agents(self) -> AgentService: ...
     @property

@@ -70,9 +70,10 @@ def answers(path: Path) -> bool:
     return True
 
 
-def web_address(host: str, port: int) -> str:
+def web_address(host: str, port: int, *, tls: bool = False) -> str:
     """The address as a browser takes it."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _listening(bound: socket.socket, address: Path | tuple[object, ...]) -> socket.socket:

@@ -10,6 +10,7 @@ import typer
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, need_root
 from tinyagentos.cli.render import check_succeeded, follow_job, print_json, print_line
+from tinyagentos.cli.web import web_link
 from tinyagentos.client import Client, web_address
 from tinyagentos.config import Settings
 from tinyagentos.model.agent import AgentState, check_agent_name
@@ -36,11 +37,12 @@ def up(
     report = (lambda _: None) if as_json else print_line
     asyncio.run(set_up_host(settings, report=report))
     asyncio.run(ensure_server_running(settings, report=report))
-    ready = ensure_agent_ready(Client.connect(settings), agent, framework, quiet=as_json)
+    client = Client.connect(settings)
+    ready = ensure_agent_ready(client, agent, framework, quiet=as_json)
     if as_json:
         print_json(ready)
     else:
-        print_line("\n".join(summary(ready, settings)))
+        print_line("\n".join(summary(ready, settings, web_link(client, settings))))
 
 
 def ensure_agent_ready(
@@ -69,13 +71,14 @@ def ensure_agent_ready(
     return agent
 
 
-def summary(agent: wire.Agent, settings: Settings) -> tuple[str, ...]:
-    """What a person needs to know next."""
+def summary(agent: wire.Agent, settings: Settings, link: str) -> tuple[str, ...]:
+    """What a person needs to know next. link: of the web pages, see web_link()."""
     name = agent.name
     return (
         "",
         f"Agent {name} ({agent.framework} {agent.version}) is {agent.state}.",
-        f"  server   {web_address(settings)}   token in {settings.token_file}",
+        f"  web      {link}",
+        f"  API      {web_address(settings)}   token in {settings.token_file}",
         f"  look     taos agent show {name}    taos agent logs {name} -f",
         f"  end      taos agent stop {name}    taos agent delete {name}",
     )

@@ -6,6 +6,7 @@ TaosError
 ├── Conflict            the name is taken, or another job holds the subject
 ├── NoSpace             not enough disk or memory, with numbers
 ├── Unauthorized        the caller did not show who it is
+├── TooManyTries        somebody guesses; wait
 ├── HostNotReady        Incus, pool, network or project is missing or broken
 ├── IncusFailed         Incus could not do what it was asked for
 ├── Unavailable         cannot get it: another source may have it
@@ -61,6 +62,12 @@ class Unauthorized(TaosError):
     """The caller did not show that it may do this."""
 
     code = "unauthorized"
+
+
+class TooManyTries(TaosError):
+    """Too many wrong passwords or codes came from there; more are looked at later."""
+
+    code = "too_many_tries"
 
 
 class HostNotReady(TaosError):
@@ -124,6 +131,7 @@ ALL_ERRORS: tuple[type[TaosError], ...] = (
     Conflict,
     NoSpace,
     Unauthorized,
+    TooManyTries,
     HostNotReady,
     IncusFailed,
     Unavailable,

@@ -39,6 +39,10 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX timings_by_subject ON timings (what, subject, at);
     """,
+    """
+    CREATE TABLE web_secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL, until TEXT NOT NULL);
+    CREATE TABLE web_sessions (hash TEXT PRIMARY KEY, until TEXT NOT NULL);
+    """,
 )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from tinyagentos.access import Access
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
 from tinyagentos.incus import IncusUnreachable
@@ -23,6 +24,8 @@ from tinyagentos.model.agent import (
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImageRow, ImageState
 from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
+from tinyagentos.store.access import AccessTable
+from tinyagentos.store.database import Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,6 +36,7 @@ class FakeServices:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_dir=folder, run_dir=folder, port=0)
         self.token = "secret-token"
+        self.access = Access(AccessTable(Database(":memory:")))
         self.jobs = self.images = self.agents = self
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []

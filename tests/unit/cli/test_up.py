@@ -72,10 +72,10 @@ def test_an_unknown_framework_is_the_callers_mistake(client: Client) -> None:
 def test_the_summary_has_the_address_and_what_to_do_next(client: Client, tmp_path: Path) -> None:
     agent = ensure_agent_ready(client, "hello", "openclaw")
     settings = Settings(data_dir=tmp_path, host="0.0.0.0", port=8420)
-    text = "\n".join(summary(agent, settings))
+    text = "\n".join(summary(agent, settings, "http://127.0.0.1:8420/setup?code=abc"))
     for part in (
         "hello (openclaw 1.2) is ready",
-        "http://127.0.0.1:8420",
+        "http://127.0.0.1:8420/setup?code=abc",
         str(tmp_path / "token"),
         "taos agent logs hello",
     ):

@@ -1,0 +1,193 @@
+"""Who may use the web pages: one password, set at the first visit, and sessions.
+
+The first password needs a code that only somebody with access to the machine can get: otherwise
+whoever on the network comes first would own the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from tinyagentos.model.errors import Conflict, InvalidInput, TooManyTries, Unauthorized
+from tinyagentos.store.access import AccessTable
+
+PASSWORD, CODE = "password", "setup code"  # noqa: S105 - names
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+SESSION_LASTS = timedelta(days=30)
+RENEW_AFTER = timedelta(days=1)
+CODE_LASTS = timedelta(hours=24)
+LEAST_LENGTH, MOST_LENGTH = 10, 200
+# 16 MiB for each check (OWASP's row for N=2^14), so that a small board can afford it.
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 5
+SCRYPT_MEMORY = 64 << 20
+TRIES = 5
+TRIES_WITHIN = timedelta(minutes=10)
+MOST_CALLERS = 1000
+# Without letters and digits that are mistaken for each other.
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class SetupCode:
+    """What a first visitor shows to set the password; it works once."""
+
+    code: str
+    until: datetime
+
+    @property
+    def path(self) -> str:
+        """The page that takes it."""
+        return f"/setup?code={self.code}"
+
+
+@dataclass
+class Tries:
+    """Wrong answers by caller, the latest MOST_CALLERS callers."""
+
+    _wrong: OrderedDict[str, list[datetime]] = field(default_factory=OrderedDict)
+
+    def check(self, caller: str, now: datetime) -> None:
+        """Return when the caller may try, else raise TooManyTries."""
+        recent = [at for at in self._wrong.get(caller, ()) if at > now - TRIES_WITHIN]
+        if len(recent) >= TRIES:
+            wait = recent[-TRIES] + TRIES_WITHIN - now
+            raise TooManyTries(
+                "Too many wrong tries came from your address.",
+                hint=f"Try again in {wait.total_seconds() / 60:.0f} min, "
+                "or set the password on the machine with `taos web password`.",
+            )
+
+    def note(self, caller: str, now: datetime) -> None:
+        """The caller was wrong."""
+        kept = [*self._wrong.pop(caller, ()), now][-TRIES:]
+        self._wrong[caller] = kept
+        while len(self._wrong) > MOST_CALLERS:
+            self._wrong.popitem(last=False)
+
+    def forget(self, caller: str) -> None:
+        """The caller was right."""
+        self._wrong.pop(caller, None)
+
+
+class Access:
+    """The password and the sessions of this server."""
+
+    def __init__(self, table: AccessTable, now: Clock = lambda: datetime.now(UTC)) -> None:
+        self._table = table
+        self._now = now
+        self._tries = Tries()
+        # One at a time: guesses by many at once take neither all memory nor all processors.
+        self._one = asyncio.Lock()
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the first visit has been."""
+        return bool(self._table.find_secret(PASSWORD, self._now()))
+
+    def new_code(self) -> SetupCode:
+        """A code for the first visit; one made before stops working. Conflict when it has been."""
+        if self.has_password:
+            raise Conflict(
+                "The web password is set already.", hint="`taos web password` sets another one."
+            )
+        code = "-".join("".join(secrets.choice(LETTERS) for _ in range(5)) for _ in range(2))
+        until = self._now() + CODE_LASTS
+        self._table.put_secret(CODE, digest(code), until)
+        return SetupCode(code, until)
+
+    async def set_first_password(self, code: str, password: str, caller: str) -> str:
+        """Set the password with the code; the token of a session."""
+        self._tries.check(caller, self._now())
+        if self.has_password:
+            raise Conflict("The web password is set already.", hint="Log in with it.")
+        kept = self._table.find_secret(CODE, self._now())
+        if not kept or not hmac.compare_digest(kept, digest(code.strip().lower())):
+            self._tries.note(caller, self._now())
+            raise Unauthorized(
+                "This setup code is not right, or it is too old.",
+                hint="Run `taos web link` on the machine for a new one.",
+            )
+        check_password(password)
+        self._table.drop_secret(CODE)
+        await self.set_password(password)
+        return self._new_session()
+
+    async def set_password(self, password: str) -> None:
+        """Set the password; every session ends."""
+        check_password(password)
+        salt = secrets.token_bytes(16)
+        async with self._one:
+            key = await asyncio.to_thread(derive, password, salt)
+        self._table.put_secret(PASSWORD, f"{salt.hex()}:{key.hex()}", FOREVER)
+        self._table.drop_secret(CODE)
+        self._table.drop_sessions()
+
+    async def log_in(self, password: str, caller: str) -> str:
+        """The token of a new session; Unauthorized when the password is wrong.
+
+        Raises TooManyTries when too many wrong ones came from the caller's address.
+        """
+        async with self._one:
+            self._tries.check(caller, self._now())
+            salt, _, kept = self._table.find_secret(PASSWORD, self._now()).partition(":")
+            given = await asyncio.to_thread(derive, password[:MOST_LENGTH], bytes.fromhex(salt))
+            if not kept or not hmac.compare_digest(given.hex(), kept):
+                self._tries.note(caller, self._now())
+                raise Unauthorized(
+                    "That is not the password.",
+                    hint="Forgotten? `taos web password` on the machine sets another one.",
+                )
+            self._tries.forget(caller)
+        return self._new_session()
+
+    def is_session(self, token: str) -> bool:
+        """Whether the token is of a session that lasts; using it makes it last longer."""
+        if not token or len(token) > MOST_LENGTH:
+            return False
+        now = self._now()
+        until = self._table.find_session(digest(token), now)
+        if until is None:
+            return False
+        if until - now < SESSION_LASTS - RENEW_AFTER:
+            self._table.put_session(digest(token), now + SESSION_LASTS, now)
+        return True
+
+    def log_out(self, token: str) -> None:
+        """End the session."""
+        self._table.drop_session(digest(token))
+
+    def _new_session(self) -> str:
+        token = secrets.token_urlsafe(32)
+        now = self._now()
+        self._table.put_session(digest(token), now + SESSION_LASTS, now)
+        return token
+
+
+def check_password(password: str) -> None:
+    """Return when it can be the password, else raise InvalidInput."""
+    if not LEAST_LENGTH <= len(password) <= MOST_LENGTH:
+        raise InvalidInput(
+            f"The password has {len(password)} characters.",
+            hint=f"Take {LEAST_LENGTH} to {MOST_LENGTH}; a few words are good.",
+        )
+
+
+def derive(password: str, salt: bytes) -> bytes:
+    """The password's key; slow on purpose."""
+    return hashlib.scrypt(
+        password.encode(), salt=salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=SCRYPT_MEMORY
+    )
+
+
+def digest(token: str) -> str:
+    """What is kept of a random token."""
+    return hashlib.sha256(token.encode()).hexdigest()

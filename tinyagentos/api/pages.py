@@ -1,0 +1,21 @@
+"""The API and the web pages on one address."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+API_PATHS = ("/api", "/metrics")
+
+
+class BesidePages:
+    """Sends a request to the pages unless its path is the API's."""
+
+    def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
+        self._app = app
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        path = scope.get("path", "")
+        is_api = any(path == one or path.startswith(f"{one}/") for one in API_PATHS)
+        await (self._app if is_api else self._pages)(scope, receive, send)
