@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from tinyagentos.model.errors import Conflict, InvalidInput, TooManyTries, Unauthorized
 from tinyagentos.store.access import AccessTable
 
-PASSWORD, CODE = "password", "setup code"  # noqa: S105 - names
+COOKIE = "taos_session"
+PASSWORD, CODE = "password", "setup code"
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 SESSION_LASTS = timedelta(days=30)
 RENEW_AFTER = timedelta(days=1)
@@ -85,6 +86,8 @@ class Access:
         self._table = table
         self._now = now
         self._tries = Tries()
+        # Called with the hash of a session that ended, or nothing when all did.
+        self.on_end: Callable[[str], None] = lambda _: None
         # One at a time: guesses by many at once take neither all memory nor all processors.
         self._one = asyncio.Lock()
 
@@ -130,6 +133,7 @@ class Access:
         self._table.put_secret(PASSWORD, f"{salt.hex()}:{key.hex()}", FOREVER)
         self._table.drop_secret(CODE)
         self._table.drop_sessions()
+        self.on_end("")
 
     async def log_in(self, password: str, caller: str) -> str:
         """The token of a new session; Unauthorized when the password is wrong.
@@ -164,6 +168,7 @@ class Access:
     def log_out(self, token: str) -> None:
         """End the session."""
         self._table.drop_session(digest(token))
+        self.on_end(digest(token))
 
     def _new_session(self) -> str:
         token = secrets.token_urlsafe(32)

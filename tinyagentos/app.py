@@ -153,9 +153,10 @@ async def run_server(settings: Settings) -> None:
     Raises Conflict when another server of the same data_dir runs: two would run the same jobs.
     """
     from tinyagentos.api.app import create_api
-    from tinyagentos.api.serve import serve
+    from tinyagentos.api.serve import announce, serve
     from tinyagentos.api.sockets import listening
     from tinyagentos.host.incus_daemon import IncusSupervisor
+    from tinyagentos.web.entrance import Entrance
 
     log.set_up(settings.log_level)
     ensure_folders(settings)
@@ -165,4 +166,17 @@ async def run_server(settings: Settings) -> None:
             if os.geteuid() == 0 and not has_systemd():
                 supervisor = asyncio.create_task(IncusSupervisor(settings).run())
                 stack.callback(supervisor.cancel)
-            await serve(create_api(services), settings, sockets=sockets)
+            entrance = Entrance(services)
+            loading: list[asyncio.Task[None]] = []
+
+            def started(address: str) -> None:
+                announce(address)
+                loading.append(asyncio.create_task(entrance.run(), name="web pages"))
+
+            try:
+                api = create_api(services, entrance)
+                await serve(api, settings, sockets=sockets, on_started=started)
+            finally:
+                for task in loading:
+                    task.cancel()
+                await asyncio.gather(*loading, return_exceptions=True)

@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tinyagentos.access import COOKIE
 from tinyagentos.api.errors import answer
 from tinyagentos.model.job import Problem
 
@@ -27,7 +28,6 @@ OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
 # The password can be set and codes be made with the token or on the machine only.
 NOT_BY_SESSION = "/api/web/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-COOKIE = "taos_session"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tinyagentos import log
 from tinyagentos.jobs.context import Clock, JobContext
@@ -46,6 +46,14 @@ class JobKind:
     max_attempts: int = 10
 
 
+@dataclass(eq=False)
+class _Feed:
+    """What one watcher of all jobs has not seen yet."""
+
+    ids: set[str] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Runner:
     """The jobs of this server: accepts, runs, cancels, retries and shows them."""
 
@@ -71,6 +79,7 @@ class Runner:
         self._live: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._feeds: set[_Feed] = set()
         self._stopping = False
 
     def register(self, kind: JobKind) -> None:
@@ -176,6 +185,19 @@ class Runner:
                 await changed.wait()
         finally:
             self._watchers[job_id].discard(changed)
+
+    async def watch_changes(self) -> AsyncIterator[frozenset[str]]:
+        """The ids of jobs that changed since the last time this was asked, whenever there are."""
+        feed = _Feed()
+        self._feeds.add(feed)
+        try:
+            while True:
+                await feed.changed.wait()
+                feed.changed.clear()
+                ids, feed.ids = frozenset(feed.ids), set()
+                yield ids
+        finally:
+            self._feeds.discard(feed)
 
     async def wait_job(self, job_id: str) -> Job:
         """The job when it has ended."""
@@ -324,6 +346,9 @@ class Runner:
         self._live[job.id] = job
         for changed in self._watchers.get(job.id, ()):
             changed.set()
+        for feed in self._feeds:
+            feed.ids.add(job.id)
+            feed.changed.set()
 
     def _fail(self, job_id: str, problem: Problem) -> None:
         self._keep(replace(self._live[job_id], error=problem), durable=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
@@ -9,6 +10,16 @@ from tinyagentos.store.database import Database
 
 RECENT = 5
 KEPT = 500
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement."""
+
+    what: str
+    subject: str
+    seconds: float
+    at: datetime
 
 
 class TimingTable:
@@ -45,3 +56,16 @@ class TimingTable:
             RECENT,
         )
         return median(row["seconds"] for row in rows) if rows else None
+
+    def list_recent(self, prefix: str, limit: int = 50) -> tuple[Timing, ...]:
+        """The newest measurements of everything that begins so, newest first."""
+        rows = self._database.execute(
+            "SELECT what, subject, seconds, at FROM timings WHERE what GLOB ?"
+            " ORDER BY rowid DESC LIMIT ?",
+            f"{prefix}*",
+            limit,
+        )
+        return tuple(
+            Timing(row["what"], row["subject"], row["seconds"], datetime.fromisoformat(row["at"]))
+            for row in rows
+        )

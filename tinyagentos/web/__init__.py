@@ -1,0 +1,1 @@
+"""The web pages: the same services as the API, for people."""

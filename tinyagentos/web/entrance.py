@@ -1,0 +1,111 @@
+"""The way into the pages: login and files at once, the pages as soon as they are loaded.
+
+Loading NiceGUI takes longer than a server may take to be healthy, so it happens in a thread after
+the API serves; who comes earlier gets a page that asks again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tinyagentos.web.door import Door, plain_page
+from tinyagentos.web.look import FILES, STATIC
+from tinyagentos.web.services import Services
+
+_log = logging.getLogger(__name__)
+# Nothing may come from anywhere but this server. Vue compiles templates, hence the eval.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; form-action 'self'; "
+    "base-uri 'self'; object-src 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+STARTING = """<h1>taOS is starting</h1>
+<p role="status">The pages are being loaded. This takes a few seconds.</p>"""
+BROKEN = """<h1>The pages cannot be loaded</h1>
+<p role="alert">Agents and the command line work. The server's log says why.</p>"""
+
+
+class Pages(Protocol):
+    """The module with the pages, imported late."""
+
+    def create_pages(self, services: Services) -> AbstractAsyncContextManager[ASGIApp]: ...
+
+
+class Entrance:
+    """An ASGI application of files, login and, once they are loaded, the pages."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._pages: ASGIApp | None = None
+        self._failed = False
+        door = Door(services)
+        self._own = Starlette(
+            routes=[
+                Route("/login", door.login, methods=["GET", "POST"]),
+                Route("/setup", door.setup, methods=["GET", "POST"]),
+                Route("/logout", door.logout, methods=["POST"]),
+                Mount(STATIC, StaticFiles(directory=FILES)),
+                Route("/favicon.ico", door.icon),
+                Mount("/", self._inner),
+            ]
+        )
+
+    async def run(self) -> None:
+        """Load the pages and keep them going until this is cancelled."""
+        try:
+            module: Pages = await asyncio.to_thread(
+                importlib.import_module,  # type: ignore[arg-type] # a module is the protocol
+                "tinyagentos.web.app",
+            )
+            async with module.create_pages(self._services) as pages:
+                self._pages = pages
+                _log.info("web pages loaded")
+                await asyncio.Event().wait()
+        except Exception:
+            self._failed = True
+            _log.exception("web pages not loaded")
+        finally:
+            self._pages = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._own(scope, receive, with_headers)
+
+    async def _inner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._pages:
+            await self._pages(scope, receive, send)
+            return
+        is_page = "text/html" in Headers(scope=scope).get("accept", "")
+        body = BROKEN if self._failed else STARTING
+        response = (
+            plain_page("taOS", body, status=503, again=not self._failed)
+            if is_page
+            else Response(status_code=503, headers={"Retry-After": "1"})
+        )
+        await response(scope, receive, send)

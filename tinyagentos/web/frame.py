@@ -1,0 +1,261 @@
+"""What every page has: frame, navigation, buttons, fields, dialogs, and failures in words."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+from markupsafe import Markup
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.events import GenericEventArguments
+
+from tinyagentos.incus import IncusError
+from tinyagentos.model.errors import TaosError
+from tinyagentos.web.feed import Change, Feed
+from tinyagentos.web.look import STATIC
+from tinyagentos.web.markup import Content, el, icon, notice
+from tinyagentos.web.services import Services
+
+PLACES = (
+    ("/", "agents", "Agents"),
+    ("/images", "images", "Images"),
+    ("/jobs", "jobs", "Jobs"),
+    ("/host", "host", "Host"),
+)
+Act = Callable[[], Awaitable[None] | None]
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Site:
+    """What pages are built from."""
+
+    services: Services
+    feed: Feed
+
+    def listen(self, show: Callable[[Change], Awaitable[None] | None]) -> None:
+        """Have show called after each change for as long as the page is open."""
+        client = ui.context.client
+
+        async def in_page(change: Change) -> None:
+            with client:
+                waiting = show(change)
+                if waiting is not None:
+                    await waiting
+
+        client.on_delete(self.feed.listen(in_page))
+
+    def explain(self, error: BaseException) -> tuple[str, str]:
+        """A sentence and a hint."""
+        problem = self.services.explain(error)
+        return problem.message, problem.hint
+
+    def button(self, label: str, act: Act, kind: str = "", drawing: str = "") -> ui.html:
+        """A button that says in words when what it does fails. It waits until that is done."""
+
+        async def click() -> None:
+            made.props("disabled")
+            try:
+                waiting = act()
+                if inspect.isawaitable(waiting):
+                    await waiting
+            except (TaosError, IncusError) as error:
+                tell(*self.explain(error), kind="fail")
+            finally:
+                if not made.is_deleted:
+                    made.props(remove="disabled")
+
+        inside = Markup("").join([icon(drawing) if drawing else "", label])
+        made = show(inside, tag="button").classes(f"button {kind}").props("type=button")
+        made.on("click", click, [])
+        return made
+
+
+@contextmanager
+def frame(title: str, place: str, back: tuple[str, str] | None = None) -> Iterator[Element]:
+    """A page with its title; what is built inside stands below. Gives the row beside the title."""
+    client = ui.context.client
+    ui.page_title(f"{title} · taOS")
+    with client.layout:
+        show(_top(place), tag="header").classes("top").move(target_index=0)
+    with ui.element("div").classes("page").props("id=main tabindex=-1"):
+        with ui.element("div").classes("title"):
+            link = el("a", icon("back"), back[1], href=back[0], class_="back") if back else None
+            show(Markup("").join([link or "", el("h1", title)])).classes("words")
+            beside = ui.element("div").classes("row")
+        yield beside
+
+
+def _top(place: str) -> Markup:
+    items = (
+        el("li", el("a", icon(name), label, href=path,
+                    aria_current="page" if name == place else None))
+        for path, name, label in PLACES
+    )  # fmt: skip
+    theme = el(
+        "button", icon("theme"), el("span", "Theme: ", class_="hidden-words"),
+        el("span", "auto", data_theme_word=True), type="button", onclick="taosTheme()",
+        class_="icon-button", title="Colours: automatic, light or dark",
+    )  # fmt: skip
+    leave = el(
+        "form",
+        el("button", icon("logout"), el("span", "Log out", class_="hidden-words"), type="submit",
+           class_="icon-button", title="Log out"),
+        method="post", action="/logout",
+    )  # fmt: skip
+    return el(
+        "div",
+        el("a", "Skip to the content", href="#main", class_="skip"),
+        el("a", el("img", src=f"{STATIC}/icon.svg", alt=""), "taOS", href="/", class_="brand"),
+        el("nav", el("ul", *items, class_="nav"), aria_label="Main", class_="nav-wrap"),
+        el("div", theme, leave, class_="tools"),
+        class_="top-in",
+    )
+
+
+def show(content: Markup | str = "", tag: str = "div") -> ui.html:
+    """An element of our own markup, which escapes what it is given."""
+    return ui.html(str(content), sanitize=False, tag=tag)
+
+
+def put(element: ui.html, content: Content) -> None:
+    """Show other markup in the element; nothing is sent when it is the same."""
+    element.content = str(content or "")
+
+
+def announcer() -> ui.html:
+    """A place whose words a screen reader speaks when they change."""
+    return show().classes("hidden-words").props("role=status aria-live=polite")
+
+
+def tell(message: str, hint: str = "", kind: str = "ok") -> None:
+    """Say something for a few seconds; a failure stays longer."""
+    is_failure = kind == "fail"
+    colour = "var(--fail-soft)" if is_failure else "var(--ok-soft)"
+    ui.notify(
+        message,
+        caption=hint or None,
+        timeout=15000 if is_failure else 4000,
+        multi_line=bool(hint),
+        close_button="Close" if is_failure else False,
+        attrs={"style": f"background:{colour};color:var(--text)"},
+    )
+
+
+@dataclass
+class Field:
+    """A field with its label and a line below that says what is wrong with it."""
+
+    value: str
+    box: Element
+    line: ui.html
+
+    def say(self, words: str, *, wrong: bool = False) -> None:
+        """Change the line below."""
+        put(self.line, words)
+        self.line.classes("fail" if wrong else "", remove="" if wrong else "fail")
+
+
+def text_field(
+    label: str,
+    value: str = "",
+    hint: str = "",
+    on_input: Callable[[str], None] = lambda _: None,
+    **attributes: str,
+) -> Field:
+    """A line to type in. Its value is what was typed last."""
+    name = f"field-{next(_numbers)}"
+    with ui.element("div").classes("field"):
+        show(label, tag="label").props(f"for={name}")
+        # The box itself is never sent again: that would undo what is typed meanwhile.
+        box = ui.element("input").props(f"id={name} aria-describedby={name}-said autocomplete=off")
+        for key, given in ({"type": "text", "value": value} | attributes).items():
+            box._props[key] = given
+        line = show(Markup.escape(hint)).classes("said").props(f"id={name}-said aria-live=polite")
+    field = Field(value, box, line)
+
+    def typed(event: GenericEventArguments) -> None:
+        field.value = str(event.args)
+        on_input(field.value)
+
+    box.on("input", typed, js_handler="(e) => emit(e.target.value)")
+    return field
+
+
+def choices(
+    legend: str,
+    options: Mapping[str, tuple[str, str]],
+    value: str,
+    on_choose: Callable[[str], Awaitable[None] | None],
+) -> Element:
+    """One of several: value -> (label, what it means)."""
+    name = f"choice-{next(_numbers)}"
+    with ui.element("fieldset") as made:
+        show(legend, tag="legend")
+        for key, (label, meaning) in options.items():
+            with ui.element("label").classes("choice"):
+                box = ui.element("input").props(f"type=radio name={name} value={key}")
+                if key == value:
+                    box.props("checked")
+                box.on("change", lambda _, key=key: on_choose(key), [])
+                show(Markup("").join([el("b", label), el("span", meaning)]))
+    return made
+
+
+@contextmanager
+def sheet(title: str) -> Iterator[ui.dialog]:
+    """A dialog with a title; it is opened by who made it."""
+    name = f"sheet-{next(_numbers)}"
+    with ui.dialog().props(f"aria-labelledby={name}") as dialog:
+        with ui.element("div").classes("sheet"):
+            show(Markup.escape(title), tag="h2").props(f"id={name}")
+            yield dialog
+
+
+def confirm(
+    site: Site, title: str, text: str, action: str, act: Act, *, name: str = ""
+) -> ui.dialog:
+    """A dialog that asks first; with a name, that has to be typed."""
+    with sheet(title) as dialog:
+        show(el("p", text))
+        typed = text_field(f"Type {name} to confirm", autocapitalize="none") if name else None
+
+        async def go() -> None:
+            if typed and typed.value.strip() != name:
+                typed.say(f"That is not {name}.", wrong=True)
+                return
+            waiting = act()
+            if inspect.isawaitable(waiting):
+                await waiting
+            dialog.close()
+
+        with ui.element("div").classes("actions"):
+            site.button("Keep it", dialog.close)
+            site.button(action, go, "danger full")
+    return dialog
+
+
+def empty(drawing: str, title: str, text: str) -> Element:
+    """What a page says when it has nothing to show; put the first step inside."""
+    with ui.element("section").classes("card empty") as made:
+        show(Markup("").join([icon(drawing), el("h2", title), el("p", text)])).classes(
+            "stack"
+        ).style("align-items:center")
+    return made
+
+
+def trouble(site: Site, error: BaseException) -> Markup:
+    """A failure as a notice."""
+    message, hint = site.explain(error)
+    return notice("fail", message, hint)
+
+
+def say_not_found() -> None:
+    """The page of an address that is none."""
+    with frame("Nothing here", ""):
+        with empty("jobs", "There is no such page", "It may have been removed, or never was."):
+            show(el("a", "To the agents", href="/", class_="button primary"))

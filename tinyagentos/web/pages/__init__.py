@@ -1,0 +1,1 @@
+"""One file per page: register() makes it known under its address."""

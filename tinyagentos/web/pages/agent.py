@@ -1,0 +1,392 @@
+"""One agent: what it does now, its log, its state over time, and what can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal
+
+from markupsafe import Markup
+from nicegui import background_tasks, ui
+from nicegui.element import Element
+
+from tinyagentos.agents.deploy import DEPLOY
+from tinyagentos.agents.service import agent_subject
+from tinyagentos.incus import IncusError
+from tinyagentos.model.agent import Agent, AgentState
+from tinyagentos.model.errors import TaosError
+from tinyagentos.model.job import Job, JobState
+from tinyagentos.web import timeline, words
+from tinyagentos.web.deploy import expected_seconds
+from tinyagentos.web.feed import Change, find_job
+from tinyagentos.web.frame import (
+    Site,
+    announcer,
+    confirm,
+    empty,
+    frame,
+    put,
+    show,
+    tell,
+    text_field,
+    trouble,
+)
+from tinyagentos.web.markup import el, facts, notice
+from tinyagentos.web.pages.agents import render_usage
+
+LOG_LINES = 400
+LOG_PAUSE = 0.25
+Build = Callable[[], Awaitable[None] | None]
+
+
+def register(site: Site) -> None:
+    """Make the page known."""
+
+    @ui.page("/agents/{name}")
+    async def page(name: str) -> None:
+        await AgentPage(site, name).build()
+
+
+class AgentPage:
+    """The page in one browser."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self._site = site
+        self._name = name
+        self._tasks: list[asyncio.Task[None]] = []
+        self._shown_controls: object = None
+        self._shown_state: AgentState | None = None
+
+    async def build(self) -> None:
+        """Build it, then keep it up to date."""
+        site = self._site
+        ui.context.client.on_delete(self._end_tasks)
+        site.listen(self._changed)
+        sight = await site.feed.fresh_sight()
+        with frame(self._name, "agents", back=("/", "Agents")) as beside:
+            with beside:
+                self._chip = show()
+            self._said = announcer()
+            self._above = show().classes("stack")
+            with (
+                ui.element("section").classes("card").props('aria-label="Work on this agent"') as (
+                    self._work_card
+                )
+            ):
+                self._work = show()
+                self._work_buttons = ui.element("div").classes("row")
+            if not self._find() and not self._job() and not sight.problem:
+                with empty(
+                    "agents", f"There is no agent {self._name}", "It may have been deleted."
+                ):
+                    show(el("a", "To the agents", href="/", class_="button primary"))
+            self._controls = (
+                ui.element("div").classes("row").props('role=group aria-label="Actions"')
+            )
+            self._details = ui.element("div").classes("stack")
+        self._show()
+
+    def _find(self) -> Agent | None:
+        return next((one for one in self._site.feed.sight.agents if one.name == self._name), None)
+
+    def _job(self) -> Job | None:
+        return find_job(self._site.services, agent_subject(self._name))
+
+    def _changed(self, change: Change) -> None:
+        self._show()
+
+    def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _show(self) -> None:
+        agent, job = self._find(), self._job()
+        sight = self._site.feed.sight
+        put(self._chip, words.agent_chip(agent.state) if agent else None)
+        above: list[Markup] = []
+        if sight.problem:
+            above.append(notice("fail", sight.problem.message, sight.problem.hint))
+        if agent and agent.reason:
+            kind = "fail" if agent.state is AgentState.failed else "warn"
+            above.append(notice(kind, agent.reason, "The log below may say more."))
+        if agent and (usage := sight.usage.get(agent.name)):
+            above.append(el("div", render_usage(usage, agent.memory_bytes), class_="card"))
+        put(self._above, Markup("").join(above))
+        self._show_work(job, agent)
+        self._show_controls(agent, job)
+
+    def _show_work(self, job: Job | None, agent: Agent | None) -> None:
+        is_news = job is not None and (
+            job.is_active or job.state is JobState.failed or (agent is None)
+        )
+        self._work_card.visible = is_news
+        if job is None or not is_news:
+            return
+        heading = el(
+            "div", el("h2", words.kind(job)), words.job_chip(job), class_="head row",
+            style="justify-content:space-between",
+        )  # fmt: skip
+        body = timeline.render_job(job, expected_seconds(self._site, job))
+        put(self._work, el("div", heading, body, class_="stack"))
+        put(self._said, timeline.said(job))
+        wanted = (job.id, job.is_active, job.cancel_requested, job.state)
+        if wanted == getattr(self, "_work_shown", None):
+            return
+        self._work_shown = wanted
+        self._work_buttons.clear()
+        with self._work_buttons:
+            job_buttons(self._site, job, agent is None)
+
+    def _show_controls(self, agent: Agent | None, job: Job | None) -> None:
+        """Buttons and details; built again only when they are other ones."""
+        busy = bool(job and job.is_active)
+        wanted = (agent.state, agent.newest, agent.undo_version, busy) if agent else None
+        if wanted == self._shown_controls:
+            return
+        before, self._shown_controls = self._shown_controls, wanted
+        self._controls.clear()
+        if agent is None:
+            self._details.clear()
+            self._end_tasks()
+            return
+        with self._controls:
+            if not busy:
+                self._power_buttons(agent)
+        was = before[0] if isinstance(before, tuple) else None
+        if agent.state is not was or was is None:
+            self._end_tasks()
+            self._details.clear()
+            with self._details:
+                self._build_details(agent)
+
+    def _power_buttons(self, agent: Agent) -> None:
+        site, agents, name = self._site, self._site.services.agents, self._name
+
+        async def power(action: Literal["start", "stop", "restart"]) -> None:
+            await agents.start_power(name, action)
+
+        async def upgrade() -> None:
+            await agents.start_upgrade(name)
+
+        async def undo() -> None:
+            await agents.start_undo(name)
+
+        if agent.state is AgentState.stopped:
+            site.button("Start", lambda: power("start"), "primary")
+        elif agent.state in (AgentState.ready, AgentState.unhealthy):
+            site.button("Restart", lambda: power("restart"))
+            site.button("Stop", lambda: power("stop"))
+        if agent.newest:
+            site.button(f"Upgrade to {agent.newest}", upgrade, "primary")
+        if agent.undo_version:
+            ask = confirm(
+                site, f"Return to {agent.undo_version}?",
+                "The agent and its state become what they were before the upgrade. What it did "
+                "since then is kept as a snapshot.", "Return", undo,
+            )  # fmt: skip
+            site.button(f"Return to {agent.undo_version}", ask.open)
+
+    def _build_details(self, agent: Agent) -> None:
+        tabs: dict[str, Build] = {}
+        if agent.state in (AgentState.ready, AgentState.unhealthy, AgentState.starting):
+            tabs["Log"] = self._build_log
+        if agent.state not in (AgentState.deploying, AgentState.failed):
+            tabs["Snapshots"] = self._build_snapshots
+        tabs["About"] = lambda: self._build_about(agent)
+        build_tabs(tabs)
+
+    async def _build_log(self) -> None:
+        site = self._site
+        box = f"log-{id(self)}"
+        follow = [True]
+        with ui.element("div").classes("row"):
+            search = text_field("Find in the log", "", "", lambda _: redraw(), type="search")
+            with ui.element("label").classes("row small"):
+                tick = ui.element("input").props("type=checkbox checked")
+                tick.on(
+                    "change", lambda event: follow.__setitem__(0, bool(event.args)),
+                    js_handler="(e) => emit(e.target.checked)",
+                )  # fmt: skip
+                show("Stay at the end", tag="span")
+        log = (
+            show("", tag="pre")
+            .classes("log")
+            .props(f'id={box} tabindex=0 role=log aria-label="Log of {self._name}"')
+        )
+        lines: list[str] = []
+        client = ui.context.client
+
+        def redraw() -> None:
+            wanted = search.value.lower()
+            text = "\n".join(one for one in lines if wanted in one.lower())
+            client.run_javascript(
+                f"const b=document.getElementById({json.dumps(box)});"
+                f"if(b){{b.textContent={json.dumps(text + chr(10))};b.scrollTop=b.scrollHeight}}"
+            )
+
+        async def read() -> None:
+            try:
+                await client.connected()
+                source = await site.services.agents.open_log(
+                    self._name, follow=True, lines=LOG_LINES
+                )
+                async for batch in batched(source):
+                    lines.extend(batch)
+                    del lines[: -20 * LOG_LINES]
+                    wanted = search.value.lower()
+                    text = "".join(f"{one}\n" for one in batch if wanted in one.lower())
+                    if text:
+                        client.run_javascript(
+                            f"taosGrow({json.dumps(box)}, {json.dumps(text)}, "
+                            f"{json.dumps(follow[0])})"
+                        )
+            except (TaosError, IncusError) as error:
+                if not log.is_deleted:
+                    put(log, trouble(site, error))
+
+        self._tasks.append(background_tasks.create(read(), name=f"log of {self._name}"))
+
+    async def _build_snapshots(self) -> None:
+        site, agents = self._site, self._site.services.agents
+        now = site.services.host.now()
+        try:
+            found = await agents.list_snapshots(self._name)
+        except (TaosError, IncusError) as error:
+            show(trouble(site, error))
+            return
+
+        async def take() -> None:
+            await agents.start_snapshot(self._name)
+            tell("The agent's state is being kept.")
+
+        with ui.element("div").classes("row"):
+            site.button("Keep the state as it is now", take, "primary", "plus")
+        if not found:
+            show(el("p", "A snapshot keeps the agent's memory and files, to return to.",
+                    class_="quiet"))  # fmt: skip
+            return
+        with ui.element("ul").classes("checks"):
+            for one in reversed(found):
+                with ui.element("li").style("grid-template-columns:minmax(0,1fr) auto"):
+                    show(Markup("").join([
+                        el("p", el("strong", one.name)),
+                        el("p", words.ago(one.created_at, now), class_="quiet small"),
+                    ]))  # fmt: skip
+                    with ui.element("div").classes("row"):
+                        self._snapshot_buttons(one.name)
+
+    def _snapshot_buttons(self, snapshot: str) -> None:
+        site, agents = self._site, self._site.services.agents
+
+        async def restore() -> None:
+            await agents.start_restore(self._name, snapshot)
+
+        async def drop() -> None:
+            await agents.start_drop(self._name, snapshot)
+
+        bring_back = confirm(
+            site, f"Return to {snapshot}?",
+            "The agent stops, gets that state, and starts. Its state now is kept as a snapshot.",
+            "Return to it", restore,
+        )  # fmt: skip
+        remove = confirm(site, f"Remove {snapshot}?", "It cannot be brought back.", "Remove", drop)
+        site.button("Restore", bring_back.open, "small")
+        site.button("Remove", remove.open, "small danger")
+
+    def _build_about(self, agent: Agent) -> None:
+        site = self._site
+        way = timeline.SOURCES.get(agent.source, agent.source)
+        pairs = {
+            "Framework": f"{agent.framework} {agent.version}",
+            "Deployed": way,
+            "Since": words.ago(agent.created_at, site.services.host.now()),
+            "Memory limit": words.size(agent.memory_bytes),
+            "Instance": el("code", agent.instance),
+        }
+        show(el("section", facts({k: v for k, v in pairs.items()}, wide=True), class_="card"))
+
+        async def delete() -> None:
+            await site.services.agents.start_delete(self._name)
+
+        ask = confirm(
+            site, f"Delete {self._name}?",
+            "The agent goes, with its memory, its files and its snapshots. Nothing of it is kept.",
+            "Delete for ever", delete, name=self._name,
+        )  # fmt: skip
+        with ui.element("section").classes("card").props('aria-label="Delete the agent"'):
+            show(Markup("").join([
+                el("h2", "Delete"),
+                el("p", "Removes the agent with all it knows.", class_="quiet"),
+            ]))  # fmt: skip
+            with ui.element("div").classes("row"):
+                site.button("Delete this agent", ask.open, "danger")
+
+
+def job_buttons(site: Site, job: Job, is_gone: bool = False) -> None:
+    """What can be done with the job."""
+    jobs = site.services.jobs
+
+    def cancel() -> None:
+        jobs.cancel_job(job.id)
+
+    def retry() -> None:
+        again = jobs.retry_job(job.id)
+        tell(f"{words.kind(again)}: begun again.")
+
+    if job.is_active and not job.cancel_requested:
+        site.button("Cancel", cancel, "danger" if job.kind == DEPLOY else "")
+    elif job.state in (JobState.failed, JobState.cancelled):
+        site.button("Retry", retry, "primary")
+        if is_gone:
+            show(el("a", "Deploy otherwise", href="/?deploy=1", class_="button"))
+
+
+def build_tabs(tabs: dict[str, Build]) -> None:
+    """Tabs by name; a panel is built when it is first looked at, and again each time."""
+    names = list(tabs)
+    buttons: dict[str, Element] = {}
+    bar = ui.element("div").classes("tabs").props("role=tablist")
+    panel = ui.element("div").classes("panel").props("role=tabpanel tabindex=-1")
+
+    async def choose(name: str) -> None:
+        for one, button in buttons.items():
+            button.props(f"aria-selected={'true' if one == name else 'false'}")
+        panel.clear()
+        panel.props(f'aria-label="{name}"')
+        with panel:
+            waiting = tabs[name]()
+            if waiting is not None:
+                await waiting
+
+    with bar:
+        for name in names:
+            button = show(Markup.escape(name), tag="button").props("role=tab type=button")
+            button.props(f"aria-selected={'true' if name == names[0] else 'false'}")
+            button.on("click", lambda _, name=name: choose(name), [])
+            buttons[name] = button
+    background_tasks.create(choose(names[0]), name=f"tab {names[0]}")
+
+
+async def batched(lines: AsyncIterator[str]) -> AsyncIterator[list[str]]:
+    """The lines as they come, those of a quarter of a second together."""
+    queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=10_000)
+
+    async def fill() -> None:
+        try:
+            async for line in lines:
+                await queue.put(line)
+        finally:
+            await queue.put(None)
+
+    filling = asyncio.create_task(fill())
+    try:
+        while (line := await queue.get()) is not None:
+            await asyncio.sleep(LOG_PAUSE)
+            batch = [line]
+            while not queue.empty() and (more := queue.get_nowait()) is not None:
+                batch.append(more)
+            yield batch
+        await filling
+    finally:
+        filling.cancel()

@@ -1,0 +1,163 @@
+"""The first page: every agent as it is now, and the way to a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from markupsafe import Markup
+from nicegui import ui
+from nicegui.element import Element
+
+from tinyagentos.agents.deploy import DEPLOY
+from tinyagentos.model.agent import Agent, AgentState
+from tinyagentos.model.job import Job, JobState
+from tinyagentos.web import timeline, words
+from tinyagentos.web.deploy import DeploySheet, expected_seconds
+from tinyagentos.web.feed import Change, Usage
+from tinyagentos.web.frame import Site, empty, frame, put, show
+from tinyagentos.web.markup import Content, bar, chip, el, facts, notice
+
+FAILURES_SHOWN = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one card says."""
+
+    name: str
+    chip: Markup
+    body: Markup
+    link: str
+
+
+def register(site: Site) -> None:
+    """Make the page known."""
+
+    @ui.page("/")
+    async def page() -> None:
+        await AgentsPage(site).build()
+
+
+class AgentsPage:
+    """The page in one browser."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._cards: dict[str, tuple[Element, ui.html, ui.html]] = {}
+
+    async def build(self) -> None:
+        """Build it, then keep it up to date."""
+        site = self._site
+        site.listen(self._changed)
+        deploy = DeploySheet(site)
+        with frame("Agents", "agents") as beside:
+            with beside:
+                site.button("Deploy an agent", deploy.open, "primary", "plus")
+            self._trouble = show()
+            self._grid = ui.element("div").classes("grid").props("role=list")
+            with empty(
+                "agents",
+                "No agent yet",
+                "An agent is an AI assistant that lives on this machine, in a container of its "
+                "own. The first one takes about a minute, the next ones seconds.",
+            ) as self._empty:
+                site.button("Deploy your first agent", deploy.open, "primary", "plus")
+        await site.feed.fresh_sight()
+        self._show()
+        if "deploy" in ui.context.client.request.query_params:
+            await deploy.open()
+
+    def _changed(self, change: Change) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        sight = self._site.feed.sight
+        problem = sight.problem
+        put(self._trouble, notice("fail", problem.message, problem.hint) if problem else None)
+        cards = self._list_cards()
+        for name in self._cards.keys() - {card.name for card in cards}:
+            self._cards.pop(name)[0].delete()
+        for place, card in enumerate(cards):
+            if card.name not in self._cards:
+                self._cards[card.name] = self._make(card)
+            box, state, body = self._cards[card.name]
+            put(state, card.chip)
+            put(body, card.body)
+            if self._grid.default_slot.children.index(box) != place:
+                box.move(target_index=place)
+        self._empty.visible = not cards and problem is None
+
+    def _make(self, card: Card) -> tuple[Element, ui.html, ui.html]:
+        with self._grid, ui.element("article").classes("card agent").props("role=listitem") as box:
+            with ui.element("div").classes("head"):
+                show(el("a", card.name, href=card.link), tag="h2")
+                state = show()
+            body = show().classes("stack")
+        return box, state, body
+
+    def _list_cards(self) -> list[Card]:
+        site, sight = self._site, self._site.feed.sight
+        active = {job.subject: job for job in site.services.jobs.list_active()}
+        cards = {
+            agent.name: agent_card(
+                site, agent, active.get(f"agent:{agent.name}"), sight.usage.get(agent.name)
+            )
+            for agent in sight.agents
+        }
+        for job in self._lost_deploys():
+            cards.setdefault(words.subject(job), failed_card(job))
+        return [cards[name] for name in sorted(cards)]
+
+    def _lost_deploys(self) -> list[Job]:
+        """Deploys that failed lately and that nothing followed: they left no agent behind."""
+        since = self._site.services.host.now() - FAILURES_SHOWN
+        newest: dict[str, Job] = {}
+        for job in self._site.services.jobs.list_jobs():
+            newest.setdefault(job.subject, job)
+        return [
+            job
+            for job in newest.values()
+            if job.kind == DEPLOY and job.state is JobState.failed and job.created_at > since
+        ]
+
+
+def agent_card(site: Site, agent: Agent, job: Job | None, usage: Usage | None) -> Card:
+    """The card of an agent that there is or will be."""
+    parts: list[Content] = []
+    if job:
+        parts.append(timeline.render_brief(job, expected_seconds(site, job)))
+    if agent.reason:
+        parts.append(notice("fail" if agent.state is AgentState.failed else "warn", agent.reason))
+    if usage:
+        parts.append(render_usage(usage, agent.memory_bytes))
+    newer = chip("warn", "download", f"Update to {agent.newest}") if agent.newest else None
+    about = el("p", f"{agent.framework} {agent.version}", class_="quiet small")
+    parts.append(el("div", about, newer, class_="row"))
+    body = Markup("").join(part for part in parts if part is not None)
+    return Card(agent.name, words.agent_chip(agent.state), body, f"/agents/{agent.name}")
+
+
+def failed_card(job: Job) -> Card:
+    """The card of an agent whose deploy failed."""
+    name = words.subject(job)
+    why = job.error.message.partition("\n")[0] if job.error else "The deploy failed."
+    body = notice("fail", "The deploy failed", why)
+    return Card(name, words.agent_chip(AgentState.failed), body, f"/agents/{name}")
+
+
+def render_usage(usage: Usage, limit: int | None) -> Markup:
+    """What the agent takes now."""
+    memory = words.size(usage.memory_bytes)
+    of = f" of {words.size(limit)}" if limit else ""
+    share = usage.memory_bytes / limit if limit else None
+    kind = "warn" if share and share > 0.9 else "calm"
+    return facts(
+        {
+            "Memory": el(
+                "div", f"{memory}{of}", bar(share, "Memory in use", kind) if limit else None
+            ),
+            "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "–",
+            "Disk": words.size(usage.disk_bytes),
+        }
+    )

@@ -1,0 +1,231 @@
+"""Images: what is here, what could be, what it costs to get it or to do without."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+from nicegui import ui
+
+from tinyagentos.images.download import DOWNLOAD
+from tinyagentos.incus import IncusError
+from tinyagentos.model.errors import TaosError
+from tinyagentos.model.image import ImageRow, ImageState
+from tinyagentos.model.job import Job
+from tinyagentos.web import timeline, words
+from tinyagentos.web.feed import Change, find_job
+from tinyagentos.web.frame import Site, announcer, confirm, frame, put, show, trouble
+from tinyagentos.web.markup import bar, el, facts, notice
+
+POLICIES = {
+    "lazy": "The first deploy begins to fetch it, and does not wait for it.",
+    "background": "It is fetched when the server starts.",
+    "manual": "It is fetched when you ask for it here.",
+    "off": "It is never fetched; agents are built on this host.",
+}
+ORIGINS = {"build": "made by a deploy on this host", "channel": "downloaded"}
+
+
+def register(site: Site) -> None:
+    """Make the page known."""
+
+    @ui.page("/images")
+    async def page() -> None:
+        await ImagesPage(site).build()
+
+
+class ImagesPage:
+    """The page in one browser."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._rows: dict[str, ImageCard] = {}
+
+    async def build(self) -> None:
+        """Build it, then keep it up to date."""
+        site = self._site
+        site.listen(self._changed)
+        with frame("Images", "images"):
+            show(el(
+                "p",
+                "An image is an agent framework made ready to start: with it a deploy takes "
+                "seconds, without it taOS builds the same on this host.",
+                class_="quiet",
+            ))  # fmt: skip
+            self._trouble = show()
+            self._grid = ui.element("div").classes("stack")
+            self._policy()
+            self._history()
+        await self._show()
+
+    async def _changed(self, change: Change) -> None:
+        jobs = [job for job in map(self._job, change.jobs) if job]
+        if any(job.subject.startswith("image:") for job in jobs):
+            await self._show()
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            return self._site.services.jobs.get_job(job_id)
+        except TaosError:
+            return None
+
+    async def _show(self) -> None:
+        site = self._site
+        try:
+            rows = await site.services.images.list_images()
+        except (TaosError, IncusError) as error:
+            put(self._trouble, trouble(site, error))
+            return
+        put(self._trouble, None)
+        keys = {row.alias or row.fingerprint: row for row in rows}
+        for key in self._rows.keys() - keys.keys():
+            self._rows.pop(key).box.delete()
+        for key, row in keys.items():
+            if key not in self._rows:
+                with self._grid:
+                    self._rows[key] = ImageCard(site, row)
+            self._rows[key].show(row)
+
+    def _policy(self) -> None:
+        settings = self._site.services.settings
+        took = self._typical()
+        with ui.element("section").classes("card"):
+            show(Markup("").join([
+                el("h2", "When images are fetched"),
+                el("p", el("strong", settings.image_policy.capitalize()), ": ",
+                   POLICIES[settings.image_policy]),
+                el("p", took, class_="quiet"),
+                None if settings.image_channel else notice(
+                    "warn", "No channel of images is configured.",
+                    "Set image_channel in taos.toml. Until then deploys build on this host."),
+            ]))  # fmt: skip
+
+    def _typical(self) -> str:
+        """The price of both ways on this host."""
+        parts = []
+        for one in self._site.services.agents.list_frameworks():
+            image, build = (
+                words.about(one.expected_seconds.get(way)) for way in ("image", "build")
+            )
+            if image or build:
+                known = [
+                    f"{took} {way}" for took, way in ((image, "by image"), (build, "built")) if took
+                ]
+                parts.append(f"{one.title} on this host: {', '.join(known)}.")
+        return " ".join(parts) or "How long each way takes here is known after the first deploys."
+
+    def _history(self) -> None:
+        """How long deploys took here, by the way they went."""
+        host = self._site.services.host
+        rows = host.timings.list_recent("deploy.")
+        if not rows:
+            return
+        with ui.element("section").classes("card"):
+            show(el("h2", "How long deploys took"))
+            longest = max(row.seconds for row in rows)
+            items = [
+                el(
+                    "li",
+                    el("span", f"{row.subject.partition('/')[0]}, {WAYS.get(row.what, row.what)}"),
+                    el("span", words.seconds(row.seconds), class_="num"),
+                    el("span", words.ago(row.at, host.now()), class_="quiet small"),
+                    bar(
+                        row.seconds / longest,
+                        f"{words.seconds(row.seconds)} of {words.seconds(longest)}",
+                        "calm",
+                    ),
+                )
+                for row in rows[:12]
+            ]
+            show(el("ul", *items, class_="history"))
+
+
+WAYS = {"deploy.image": "by image", "deploy.build": "built"}
+
+
+class ImageCard:
+    """One image."""
+
+    def __init__(self, site: Site, row: ImageRow) -> None:
+        self._site = site
+        self._wanted: object = None
+        with ui.element("section").classes("card") as self.box:
+            with ui.element("div").classes("head"):
+                show(Markup("").join([
+                    row.framework or "Image ", " ", el("span", row.arch, class_="quiet small"),
+                ]), tag="h2")  # fmt: skip
+                self._chip = show()
+            self._body = show().classes("stack")
+            self._said = announcer()
+            self._buttons = ui.element("div").classes("row")
+
+    def show(self, row: ImageRow) -> None:
+        """Show the image as it is now."""
+        services = self._site.services
+        job = find_job(services, f"image:{row.alias}")
+        put(self._chip, words.image_chip(row.state))
+        pairs = {
+            "Installed": row.version,
+            "Newest": row.newest,
+            "Size": words.size(row.size_bytes),
+            "Comes from": ORIGINS.get(row.origin, row.origin),
+        }
+        is_fetch = job is not None and job.kind == DOWNLOAD
+        failed = is_fetch and job is not None and job.error is not None
+        parts = [facts(dict(pairs))]
+        if job and job.is_active:
+            parts.append(timeline.render_job(job))
+            put(self._said, timeline.said(job))
+        elif failed and job and job.error and row.state is not ImageState.ready:
+            parts.append(notice("fail", job.error.message, job.error.hint))
+        elif row.reason:
+            parts.append(el("p", row.reason[:1].upper() + row.reason[1:] + ".", class_="quiet"))
+        put(self._body, Markup("").join(parts))
+        wanted = (
+            row.state,
+            job.id if job else "",
+            bool(job and job.is_active),
+            job and job.cancel_requested,
+        )
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._buttons.clear()
+            with self._buttons:
+                self._build_buttons(row, job)
+
+    def _build_buttons(self, row: ImageRow, job: Job | None) -> None:
+        site = self._site
+        if job and job.is_active:
+            if job.kind == DOWNLOAD and not job.cancel_requested:
+                site.button("Pause", lambda: self._cancel(job))
+                show(el("p", "What has come is kept.", class_="hint"))
+            return
+        frameworks = {one.name for one in site.services.agents.list_frameworks()}
+        if row.framework not in frameworks:
+            return
+
+        def download() -> None:
+            site.services.images.start_download(row.framework)
+
+        async def remove() -> None:
+            await site.services.images.remove(row.framework)
+            site.feed.look_again()
+            self.box.delete()
+            ui.navigate.reload()
+
+        settings = site.services.settings
+        if settings.image_channel and settings.image_policy != "off":
+            if row.state is ImageState.ready:
+                site.button("Look for a newer one", download, "", "download")
+            else:
+                begun = job and job.kind == DOWNLOAD
+                label = "Go on downloading" if begun else "Download fast-deploy image"
+                site.button(label, download, "primary", "download")
+        if row.state is ImageState.ready:
+            ask = confirm(
+                site, f"Remove the image of {row.framework}?",
+                "Agents stay. The next deploy builds on this host, or fetches it again.",
+                "Remove", remove,
+            )  # fmt: skip
+            site.button("Remove", ask.open, "danger")
+
+    def _cancel(self, job: Job) -> None:
+        self._site.services.jobs.cancel_job(job.id)

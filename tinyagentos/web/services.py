@@ -1,0 +1,34 @@
+"""What the pages need of the real objects; app.py and tests provide it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tinyagentos.access import Access
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.service import Agents
+from tinyagentos.config import Settings
+from tinyagentos.images.service import Images
+from tinyagentos.incus import Incus
+from tinyagentos.jobs.runner import Runner
+from tinyagentos.model.job import Problem
+
+
+class Services(Protocol):
+    """Everything the pages work with."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def access(self) -> Access: ...
+    @property
+    def agents(self) -> Agents: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def jobs(self) -> Runner: ...
+    @property
+    def host(self) -> Host: ...
+    @property
+    def incus(self) -> Incus: ...
+    def explain(self, error: BaseException) -> Problem: ...

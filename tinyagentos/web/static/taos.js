@@ -1,0 +1,51 @@
+// Small helpers of the pages: running times count here, so that the server need not send them.
+(() => {
+  const seen = new WeakMap();
+  const words = (s) => {
+    if (s < 60) return `${Math.floor(s)} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ${String(Math.floor(s % 60)).padStart(2, "0")} s`;
+    return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")} min`;
+  };
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const one of document.querySelectorAll("[data-seconds]")) {
+      const key = one.dataset.seconds;
+      const known = seen.get(one);
+      if (!known || known.key !== key) seen.set(one, { key, at: Date.now() });
+      const { at } = seen.get(one);
+      const text = words(parseFloat(key) + (Date.now() - at) / 1000);
+      if (one.textContent !== text) one.textContent = text;
+    }
+  }, 500);
+
+  const THEMES = ["auto", "light", "dark"];
+  const theme = () => {
+    try { return localStorage.getItem("taos-theme") || "auto"; } catch { return "auto"; }
+  };
+  const apply = () => {
+    const chosen = theme();
+    const dark = chosen === "auto" ? matchMedia("(prefers-color-scheme: dark)").matches : chosen === "dark";
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    if (window.Quasar && Quasar.Dark && document.body.classList.contains("body--dark") !== dark) Quasar.Dark.set(dark);
+    for (const one of document.querySelectorAll("[data-theme-word]")) one.textContent = chosen;
+  };
+  window.taosTheme = () => {
+    const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length];
+    try { localStorage.setItem("taos-theme", next); } catch { /* private mode: until the page is left */ }
+    apply();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", apply);
+  document.addEventListener("DOMContentLoaded", apply);
+  window.addEventListener("load", () => { apply(); setTimeout(apply, 300); });
+  apply();
+
+  // A text that grows stays at its end while the reader is there.
+  window.taosGrow = (id, text, follow) => {
+    const box = document.getElementById(id);
+    if (!box) return;
+    box.append(text);
+    if (box.textContent.length > 400000) box.textContent = box.textContent.slice(-300000);
+    if (follow) box.scrollTop = box.scrollHeight;
+  };
+  window.taosCopy = (text) => navigator.clipboard && navigator.clipboard.writeText(text);
+})();
