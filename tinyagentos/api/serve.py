@@ -93,7 +93,7 @@ class _Server(uvicorn.Server):
 
     async def _serve_plainly(self, local: socket.socket) -> None:
         """The Unix socket without TLS: nobody can listen in there."""
-        protocol = self.config.http_protocol_class
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class  # a class
         made = partial(
             protocol, config=self.config, server_state=self.server_state,
             app_state=self.lifespan.state,

@@ -61,11 +61,11 @@ class DeploySheet:
                 "Name", self._suggest(), "", self._check_name, autocapitalize="none",
                 spellcheck="false",
             )  # fmt: skip
-            with ui.element("details").classes("stack"):
-                show("How and with how much", tag="summary")
+            with ui.element("details"):
+                show("More choices", tag="summary")
                 with ui.element("div").classes("stack"):
                     options = source_options(self._frameworks[self._framework])
-                    choices("Way", options, "auto", self._choose_source)
+                    choices("How it gets here", options, "auto", self._choose_source)
                     with ui.element("div").classes("fields"):
                         self._memory = self._limit("Memory", "2 GiB", free.get("memory", ""))
                         self._cpu = self._limit("Processors", "2", "", inputmode="numeric")
@@ -90,7 +90,9 @@ class DeploySheet:
         return {one.name: (one.title, meaning(one)) for one in self._frameworks.values()}
 
     def _limit(self, label: str, example: str, free: str, **more: str) -> Field:
-        return text_field(label, "", free or "Empty: as usual", placeholder=example, **more)
+        return text_field(
+            label, "", free or "Empty: as usual", lambda _: None, placeholder=example, **more
+        )
 
     def _suggest(self) -> str:
         taken = {agent.name for agent in self._site.feed.sight.agents}

@@ -104,7 +104,7 @@ def login_page(wanted: str, error: TaosError | None = None) -> Response:
         f"""{_problem(error)}
         {_field("password", "Password", "current-password", described=bool(error), focus=True)}
         <button class="button primary" type="submit">Log in</button>
-        <p class="hint">Forgotten? <code>taos web password</code> on the machine sets another.</p>""",
+        <p class="hint">Forgotten? <code>taos web password</code> there sets another one.</p>""",
         error,
     )
 

@@ -72,7 +72,7 @@ class Entrance:
         """Load the pages and keep them going until this is cancelled."""
         try:
             module: Pages = await asyncio.to_thread(
-                importlib.import_module,  # type: ignore[arg-type] # a module is the protocol
+                importlib.import_module,
                 "tinyagentos.web.app",
             )
             async with module.create_pages(self._services) as pages:

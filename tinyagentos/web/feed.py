@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinyagentos.incus import IncusError
 from tinyagentos.model.agent import Agent
@@ -38,7 +38,7 @@ class Sight:
     """The agents as they were seen last; problem: why they could not be."""
 
     agents: tuple[Agent, ...] = ()
-    usage: Mapping[str, Usage] = {}
+    usage: Mapping[str, Usage] = field(default_factory=dict)
     problem: Problem | None = None
 
 
@@ -61,6 +61,7 @@ class Feed:
         self._shows: dict[Show, None] = {}
         self._look_now = asyncio.Event()
         self._looked = asyncio.Event()
+        self._askers = 0
         self._states: dict[str, bool] = {}
         self._spent: dict[str, tuple[float, int]] = {}
         self.sight = Sight()
@@ -83,14 +84,17 @@ class Feed:
         return end
 
     async def fresh_sight(self) -> Sight:
-        """The agents as they are now, for a page that listens; what is known if that takes long."""
+        """The agents as they are now; what is known when that takes too long."""
         self._looked.clear()
         self._look_now.set()
+        self._askers += 1
         try:
             async with asyncio.timeout(FIRST_WITHIN):
                 await self._looked.wait()
         except TimeoutError:
             _log.debug("agents not seen in time")
+        finally:
+            self._askers -= 1
         return self.sight
 
     def look_again(self) -> None:
@@ -132,7 +136,7 @@ class Feed:
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._look_now.wait()
             self._look_now.clear()
-            if not self._shows:
+            if not self._shows and not self._askers:
                 continue
             before, self.sight = self.sight, await self._look()
             self._looked.set()

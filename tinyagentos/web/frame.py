@@ -164,7 +164,7 @@ def text_field(
     label: str,
     value: str = "",
     hint: str = "",
-    on_input: Callable[[str], None] = lambda _: None,
+    on_input: Callable[[str], object] = lambda _: None,
     **attributes: str,
 ) -> Field:
     """A line to type in. Its value is what was typed last."""
@@ -210,10 +210,9 @@ def choices(
 def sheet(title: str) -> Iterator[ui.dialog]:
     """A dialog with a title; it is opened by who made it."""
     name = f"sheet-{next(_numbers)}"
-    with ui.dialog().props(f"aria-labelledby={name}") as dialog:
-        with ui.element("div").classes("sheet"):
-            show(Markup.escape(title), tag="h2").props(f"id={name}")
-            yield dialog
+    with ui.dialog().props(f"aria-labelledby={name}") as dialog, ui.element("div").classes("sheet"):
+        show(Markup.escape(title), tag="h2").props(f"id={name}")
+        yield dialog
 
 
 def confirm(
@@ -256,6 +255,6 @@ def trouble(site: Site, error: BaseException) -> Markup:
 
 def say_not_found() -> None:
     """The page of an address that is none."""
-    with frame("Nothing here", ""):
-        with empty("jobs", "There is no such page", "It may have been removed, or never was."):
-            show(el("a", "To the agents", href="/", class_="button primary"))
+    text = "It may have been removed, or never was."
+    with frame("Nothing here", ""), empty("jobs", "There is no such page", text):
+        show(el("a", "To the agents", href="/", class_="button primary"))

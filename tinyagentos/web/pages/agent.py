@@ -32,7 +32,7 @@ from tinyagentos.web.frame import (
     text_field,
     trouble,
 )
-from tinyagentos.web.markup import el, facts, notice
+from tinyagentos.web.markup import Content, el, facts, notice
 from tinyagentos.web.pages.agents import render_usage
 
 LOG_LINES = 400
@@ -62,7 +62,6 @@ class AgentPage:
         """Build it, then keep it up to date."""
         site = self._site
         ui.context.client.on_delete(self._end_tasks)
-        site.listen(self._changed)
         sight = await site.feed.fresh_sight()
         with frame(self._name, "agents", back=("/", "Agents")) as beside:
             with beside:
@@ -86,6 +85,7 @@ class AgentPage:
             )
             self._details = ui.element("div").classes("stack")
         self._show()
+        site.listen(self._changed)
 
     def _find(self) -> Agent | None:
         return next((one for one in self._site.feed.sight.agents if one.name == self._name), None)
@@ -297,14 +297,14 @@ class AgentPage:
     def _build_about(self, agent: Agent) -> None:
         site = self._site
         way = timeline.SOURCES.get(agent.source, agent.source)
-        pairs = {
+        pairs: dict[str, Content] = {
             "Framework": f"{agent.framework} {agent.version}",
             "Deployed": way,
             "Since": words.ago(agent.created_at, site.services.host.now()),
             "Memory limit": words.size(agent.memory_bytes),
             "Instance": el("code", agent.instance),
         }
-        show(el("section", facts({k: v for k, v in pairs.items()}, wide=True), class_="card"))
+        show(el("section", facts(pairs, wide=True), class_="card"))
 
         async def delete() -> None:
             await site.services.agents.start_delete(self._name)

@@ -49,7 +49,6 @@ class AgentsPage:
     async def build(self) -> None:
         """Build it, then keep it up to date."""
         site = self._site
-        site.listen(self._changed)
         deploy = DeploySheet(site)
         with frame("Agents", "agents") as beside:
             with beside:
@@ -65,6 +64,7 @@ class AgentsPage:
                 site.button("Deploy your first agent", deploy.open, "primary", "plus")
         await site.feed.fresh_sight()
         self._show()
+        site.listen(self._changed)
         if "deploy" in ui.context.client.request.query_params:
             await deploy.open()
 
@@ -157,7 +157,7 @@ def render_usage(usage: Usage, limit: int | None) -> Markup:
             "Memory": el(
                 "div", f"{memory}{of}", bar(share, "Memory in use", kind) if limit else None
             ),
-            "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "–",
+            "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "not yet known",
             "Disk": words.size(usage.disk_bytes),
         }
     )

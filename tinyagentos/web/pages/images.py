@@ -42,7 +42,6 @@ class ImagesPage:
     async def build(self) -> None:
         """Build it, then keep it up to date."""
         site = self._site
-        site.listen(self._changed)
         with frame("Images", "images"):
             show(el(
                 "p",
@@ -55,6 +54,7 @@ class ImagesPage:
             self._policy()
             self._history()
         await self._show()
+        site.listen(self._changed)
 
     async def _changed(self, change: Change) -> None:
         jobs = [job for job in map(self._job, change.jobs) if job]
@@ -93,7 +93,7 @@ class ImagesPage:
                 el("p", el("strong", settings.image_policy.capitalize()), ": ",
                    POLICIES[settings.image_policy]),
                 el("p", took, class_="quiet"),
-                None if settings.image_channel else notice(
+                "" if settings.image_channel else notice(
                     "warn", "No channel of images is configured.",
                     "Set image_channel in taos.toml. Until then deploys build on this host."),
             ]))  # fmt: skip

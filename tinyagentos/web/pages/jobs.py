@@ -36,13 +36,13 @@ def build_list(site: Site) -> None:
         if change.jobs:
             put(rows, render_rows(site))
 
-    site.listen(redraw)
     with frame("Jobs", "jobs"):
         jobs = site.services.jobs.list_jobs()
         if not jobs:
             with empty("jobs", "No job yet", "Each deploy, download and upgrade is a job."):
                 show(el("a", "Deploy an agent", href="/?deploy=1", class_="button primary"))
         rows = show(render_rows(site) if jobs else "").classes("card" if jobs else "")
+    site.listen(redraw)
 
 
 def render_rows(site: Site) -> Markup:
@@ -88,7 +88,6 @@ class JobPage:
             with frame("Job", "jobs", back=("/jobs", "Jobs")):
                 empty("jobs", "There is no such job", "Old jobs are forgotten after a while.")
             return
-        site.listen(self._changed)
         with frame(words.kind(job), "jobs", back=("/jobs", "Jobs")) as beside:
             with beside:
                 self._chip = show()
@@ -100,6 +99,7 @@ class JobPage:
                 name = words.subject(job)
                 show(el("p", el("a", f"To the agent {name}", href=f"/agents/{name}")))
         self._show(job)
+        site.listen(self._changed)
 
     def _changed(self, change: Change) -> None:
         if self._id in change.jobs:

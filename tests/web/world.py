@@ -1,0 +1,135 @@
+"""A real server with its pages over the fake Incus, in a thread of this process.
+
+NiceGUI knows one application in a process, so all tests of the pages share one server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+from tests.deploy.world import Taos
+from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_parts import FakeExec
+from tinyagentos.access import Access
+from tinyagentos.api.app import create_api
+from tinyagentos.api.serve import serve
+from tinyagentos.app import explain
+from tinyagentos.model.job import Problem
+from tinyagentos.store.access import AccessTable
+from tinyagentos.web.entrance import Entrance
+
+WITHIN = 30.0
+PASSWORD = "correct horse battery"
+T = TypeVar("T")
+
+
+class WebTaos(Taos):
+    """What the faces need, on the fake Incus."""
+
+    def __init__(self, folder: Path, fake: FakeIncus, **more: object) -> None:
+        super().__init__(folder, fake, **more)  # type: ignore[arg-type]
+        self.jobs = self.runner
+        self.token = secrets.token_urlsafe()
+        self.access = Access(AccessTable(self.database))
+        self.explain = explain
+
+    async def missing(self) -> tuple[Problem, ...]:
+        return ()
+
+
+class WebServer:
+    """with WebServer(folder) as server: ... Its address, and a way to act in its thread."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.address = ""
+        self._settings = settings
+        self._ready = threading.Event()
+        self._failed: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(WITHIN)
+        if self._failed:
+            raise self._failed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(WITHIN)
+        assert not self._thread.is_alive()
+
+    def do(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Have the server's thread do something, and wait for it."""
+
+        async def run() -> T:
+            return await act()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(WITHIN)
+
+    def change(self, act: Callable[[], object]) -> None:
+        """Have the server's thread do something that takes no time."""
+
+        async def run() -> None:
+            act()
+
+        self.do(run)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failed = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with FakeIncus(self.folder / "incus.sock") as self.fake:
+            self.fake.on_exec = act_like_an_agent
+            self.taos = WebTaos(self.folder, self.fake, port=0, **self._settings)
+            self.taos.start()
+            entrance = Entrance(self.taos)
+            tasks = [asyncio.create_task(entrance.run())]
+            tasks.append(
+                asyncio.create_task(
+                    serve(
+                        create_api(self.taos, entrance), self.taos.settings, on_started=self._note
+                    )
+                )
+            )
+            await self._stop.wait()
+            for task in reversed(tasks):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await self.taos.close()
+
+    def _note(self, address: str) -> None:
+        self.address = address
+        self._ready.set()
+
+
+async def act_like_an_agent(run: FakeExec) -> int:
+    """The log of an agent, which goes on when followed; everything else just works."""
+    if run.argv[0] == "journalctl":
+        for number in range(40):
+            await run.write(f"12:00:{number:02} agent: turn {number} done\n".encode())
+        await run.write(b"12:01:00 agent: <script>alert(1)</script> needle\n")
+        if "-f" in run.argv or "--follow" in run.argv:
+            await asyncio.sleep(3600)
+    return 0
+
+
+async def forever() -> AsyncIterator[None]:
+    """Nothing, without end."""
+    while True:
+        await asyncio.sleep(3600)
+        yield
