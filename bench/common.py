@@ -80,7 +80,7 @@ class Server:
             self.process.terminate()
             self.process.wait(20)
 
-    def deploy(self, name: str, source: str = "auto", **more: object) -> dict[str, object]:
+    def deploy(self, name: str, source: str = "fastest", **more: object) -> dict[str, object]:
         """Ask for a deploy; the job."""
         body = {"name": name, "source": source, **more}
         answer = self.http.post("/api/agents/deploy", json=body)

@@ -14,15 +14,17 @@ from datetime import UTC, datetime
 
 from tinyagentos import log
 from tinyagentos.access import Access
+from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
-from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes
+from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.download import Supply, download_kind
+from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
@@ -57,22 +59,30 @@ class Services:
             is_transient=lambda error: isinstance(error, IncusUnreachable | OperationLost),
         )
         recipes = agent_recipes()
+        line = Line(
+            limit=settings.image_rate,
+            is_needed=lambda: any(needs_line(job) for job in self.jobs.list_active()),
+        )
+        timings = TimingTable(self.database)
+        self.images = Images(self.incus, recipes, host_arch(), self.jobs, settings)
         self.host = Host(
             settings=settings,
             incus=self.incus,
             runner=self.jobs,
-            timings=TimingTable(self.database),
+            timings=timings,
             recipes=recipes,
             builder=RecipeBuilder(self.incus, settings, host_arch()),
+            images=self.images,
+            line=line,
             arch=host_arch(),
             key=ensure_key(settings.data_dir / "agents.key"),
             new_suffix=lambda: secrets.token_hex(3),
             memory_available=memory_available_bytes,
+            slowness=slowness,
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        self.images = Images(self.incus, recipes, host_arch(), self.jobs, settings)
-        supply = Supply(self.incus, settings, host_arch())
+        supply = Supply(self.incus, settings, host_arch(), line, timings, lambda: datetime.now(UTC))
         for kind in (*agent_kinds(self.host), download_kind(supply)):
             self.jobs.register(kind)
 

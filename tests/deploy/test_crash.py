@@ -8,8 +8,8 @@ import pytest
 
 from tests.deploy.world import NOTHING, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.deploy import BUILD_STEPS, IMAGE_STEPS
 from tinyagentos.agents.keep import STEPS as KEEP_STEPS
+from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
 from tinyagentos.model.agent import AgentSpec, AgentState
 from tinyagentos.model.job import JobState
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.deploy.world import NOTHING, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.deploy import BUILD_STEPS, IMAGE_STEPS
 from tinyagentos.agents.order import ENV_FILE
+from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import AgentSpec, AgentState, Source
-from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
+from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.job import JobState
 
 GIB = 1024**3
@@ -190,10 +190,10 @@ async def test_incus_away_is_an_error_of_the_request_and_no_job(
     assert taos.runner.list_jobs() == ()
 
 
-async def test_the_image_alone_is_refused_in_the_job(taos: Taos, fake: FakeIncus) -> None:
-    job = await taos.deploy("hello", source=Source.image)
-    assert job.error
-    assert job.error.code == "unavailable"
+async def test_the_image_alone_is_refused_where_it_cannot_come_from(taos: Taos) -> None:
+    with pytest.raises(HostNotReady, match="No channel"):
+        await taos.agents.start_deploy(AgentSpec("hello", source=Source.image))
+    assert taos.runner.list_jobs() == ()
 
 
 async def test_an_agents_life(taos: Taos, fake: FakeIncus, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +26,10 @@ from tinyagentos.model.release import ImageTarget
 class Released:
     """A channel with one image in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more_bytes: int = 0) -> None:
         properties = {"taos.framework": "openclaw", "taos.version": "9"}
-        self.tiny: TinyImage = build_unified(folder / "tiny.tar", properties=properties)
+        more = {"root/more": random.Random(1).randbytes(more_bytes)}
+        self.tiny: TinyImage = build_unified(folder / "tiny.tar", properties=properties, files=more)
         self.content = self.tiny.path.read_bytes()
         self.target: ImageTarget = image_of(
             self.content, chunk_bytes=1 << 16, chunks=chunks(self.content)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.fakes.fake_incus import FakeIncus
+from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.service import Agents
@@ -17,6 +18,7 @@ from tinyagentos.app import explain
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.images.download import Supply, download_kind
+from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusUnreachable, OperationLost
 from tinyagentos.jobs.runner import Runner
@@ -94,22 +96,32 @@ class Taos:
             sleep=soon,
         )
         recipe = load_recipe("openclaw")
+        self.line = Line(
+            is_needed=lambda: any(needs_line(job) for job in self.runner.list_active())
+        )
+        timings = TimingTable(self.database)
+        recipes = {"openclaw": recipe}
+        self.images = Images(self.incus, recipes, ARCH, self.runner, self.settings)
         self.host = Host(
             settings=self.settings,
             incus=self.incus,
             runner=self.runner,
-            timings=TimingTable(self.database),
-            recipes={"openclaw": recipe},
+            timings=timings,
+            recipes=recipes,
             builder=self.builder,
+            images=self.images,
+            line=self.line,
             arch=ARCH,
             key=b"k" * 32,
             new_suffix=lambda: f"{next(numbers):06x}",
             memory_available=lambda: memory,
+            slowness=lambda: 1.0,
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        self.images = Images(self.incus, self.host.recipes, ARCH, self.runner, self.settings)
-        supply = Supply(self.incus, self.settings, ARCH)
+        supply = Supply(
+            self.incus, self.settings, ARCH, self.line, timings, lambda: datetime.now(UTC)
+        )
         for kind in (*agent_kinds(self.host), download_kind(supply)):
             self.runner.register(kind)
 

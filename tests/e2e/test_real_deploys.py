@@ -29,7 +29,7 @@ def taos() -> Iterator[Server]:
         yield made
 
 
-def succeed(taos: Server, name: str, source: str = "auto") -> dict[str, object]:
+def succeed(taos: Server, name: str, source: str = "fastest") -> dict[str, object]:
     job = taos.wait(taos.deploy(name, source)["id"])
     assert job["state"] == "succeeded", job["error"]
     return job

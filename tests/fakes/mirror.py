@@ -21,6 +21,7 @@ class Mirror:
     ranges: bool = True
     cut_after: int | None = None
     stall_after: int | None = None
+    stalls: int = 1
     rate: int = 0
     spoil: Callable[[bytes], bytes] | None = None
     status: int = 0
@@ -63,8 +64,11 @@ class Mirror:
         body = body[start:]
         response.content_length = len(body)
         await response.prepare(request)
-        for at in range(0, len(body), 1 << 16):
-            piece = body[at : at + (1 << 16)]
+        at = 0
+        while at < len(body):
+            size = max(512, min(1 << 16, self.rate // 20)) if self.rate else 1 << 16
+            piece = body[at : at + size]
+            at += size
             if self.cut_after is not None and self.sent + len(piece) > self.cut_after:
                 self.cut_after = None
                 await asyncio.sleep(0.05)  # what was sent is to arrive
@@ -72,7 +76,9 @@ class Mirror:
                 request.transport.abort()
                 return response
             if self.stall_after is not None and self.sent >= self.stall_after:
-                self.stall_after = None
+                self.stalls -= 1
+                if not self.stalls:
+                    self.stall_after = None
                 await asyncio.sleep(3600)
             if self.rate:
                 await asyncio.sleep(len(piece) / self.rate)

@@ -5,14 +5,16 @@ Every step may run twice: after a crash the job starts from the top and finds wh
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 
 from tinyagentos.agents import instances, keep
+from tinyagentos.agents.choice import choose_way, expect_build, image_came
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     DOOR,
     ENV_FILE,
-    SOURCE_KEY,
     STAGE_KEY,
     UNIT,
     DeployOrder,
@@ -20,27 +22,29 @@ from tinyagentos.agents.order import (
     instance_request,
     render_env,
 )
-from tinyagentos.agents.plan import LaunchPlan, plan_launch
+from tinyagentos.agents.plan import LaunchPlan, is_worth_switching
 from tinyagentos.agents.readiness import Answer, ask, open_agent, wait_ready
+from tinyagentos.agents.steps import (
+    BASE,
+    BUILD_STEPS,
+    BUILT,
+    CONFIGURE,
+    CONNECT,
+    CREATE,
+    DEPLOYED,
+    IMAGE_STEPS,
+    INSTALL,
+    INSTALLED,
+    MAKE_BASE,
+    READY,
+    START,
+)
 from tinyagentos.images.supply import find_image, is_image_present
 from tinyagentos.incus import Instance
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import HostNotReady, NotReady
 from tinyagentos.model.image import image_alias
-from tinyagentos.model.job import Job
 from tinyagentos.model.recipe import Recipe
-
-DEPLOY = "deploy"
-BUILT = "built"
-DEPLOYED = "deployed"
-
-PLAN, BASE, CREATE, INSTALL = "plan", "base image", "create instance", "install framework"
-CONFIGURE, START = "configure agent", "start agent"
-CONNECT, READY = "connect to agent", "wait until ready"
-WAIT_BUILD = "wait for the image being made"
-IMAGE_STEPS = (PLAN, CREATE, CONFIGURE, START, CONNECT, READY)
-BUILD_STEPS = (PLAN, BASE, CREATE, INSTALL, CONFIGURE, START, CONNECT, READY)
-ALL_STEPS = (PLAN, WAIT_BUILD, BASE, CREATE, INSTALL, CONFIGURE, START, CONNECT, READY)
 
 
 async def deploy_agent(job: JobContext, host: Host) -> None:
@@ -48,16 +52,15 @@ async def deploy_agent(job: JobContext, host: Host) -> None:
     order = DeployOrder.from_params(job.params)
     recipe = host.recipes[order.framework]
     plan = await choose_way(order, job, host)
-    if plan.source == "image":
+    if plan.source == "build":
+        plan = await ensure_root_built(order, recipe, plan, job, host)
+    if plan.source == "build":
+        await ensure_configured(order, job, host)
+        await ensure_unit_started(order, job, host)
+    else:
         await ensure_instance(order, recipe, plan, job, host)
         await ensure_configured(order, job, host)
         await ensure_started(order, job, host)
-    else:
-        await ensure_base(recipe, job, host)
-        await ensure_instance(order, recipe, plan, job, host)
-        await ensure_framework(order, recipe, job, host)
-        await ensure_configured(order, job, host)
-        await ensure_unit_started(order, job, host)
     await ensure_door(order.instance, recipe, job, host)
     await ensure_answering(order.instance, recipe, job, host)
     await record_deployed(order, plan, job, host)
@@ -69,64 +72,52 @@ async def undo_deploy(job: JobContext, host: Host) -> None:
     await instances.remove(order.instance, host)
 
 
-async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchPlan:
-    """Decide between image and build; a build of the same framework under way is waited for.
+async def ensure_root_built(
+    order: DeployOrder, recipe: Recipe, plan: LaunchPlan, job: JobContext, host: Host
+) -> LaunchPlan:
+    """Have the agent's root built; or the plan for the image, if that comes first and saves time.
 
-    Several deploys at once would else each build the same thing, and each more slowly.
+    The build's last act, marking the root as whole, is the point of no return.
     """
-    while True:
-        with job.step(PLAN):
-            plan = await _plan(order, job, host)
-            other = _find_builder(order, job.job, host) if plan.source == "build" else None
-            if other is None:
-                # Nothing waits between the look and the choice: only one deploy becomes builder.
-                job.choose_source(plan.source, plan.reason)
-                job.plan_steps(*(IMAGE_STEPS if plan.source == "image" else BUILD_STEPS))
-                return plan
-        with job.step(WAIT_BUILD):
-            job.note(f"{other.kind} of {other.subject.replace(':', ' ')} makes it")
-            await host.runner.wait_job(other.id)
+    begun = time.monotonic()
+    whole = await expect_build(order.framework, host)
+    building = asyncio.ensure_future(_build_root(order, recipe, plan, job, host))
+    coming = asyncio.ensure_future(image_came(order, host))
+    try:
+        await asyncio.wait({building, coming}, return_when=asyncio.FIRST_COMPLETED)
+        left = whole - (time.monotonic() - begun)
+        if building.done() or not coming.result() or not is_worth_switching(left):
+            await building
+            return plan
+    finally:
+        for task in (building, coming):
+            task.cancel()
+        await asyncio.gather(building, coming, return_exceptions=True)
+    await instances.remove(order.instance, host)
+    image = image_alias(order.framework, host.arch)
+    reason = f"the image came about {left:.0f} s before the build would have been done"
+    job.choose_source("image", reason)
+    job.plan_steps(*IMAGE_STEPS)
+    return LaunchPlan("image", image, reason)
 
 
-async def _plan(order: DeployOrder, job: JobContext, host: Host) -> LaunchPlan:
-    """The plan for the order; a run after a crash keeps to the way it went before."""
-    if found := await host.incus.instances.find(order.instance):
-        source = found.config.get(SOURCE_KEY, "")
-        if source == "image":
-            return LaunchPlan("image", image_alias(order.framework, host.arch), "begun earlier")
-        if found.config.get(STAGE_KEY) == BUILT:
-            return LaunchPlan("build", "", job.job.source_reason or "begun earlier")
-        # Half an installation cannot be trusted.
-        await instances.remove(order.instance, host)
-    return plan_launch(
-        order.framework,
-        host.arch,
-        wanted=order.source,
-        image_present=await is_image_present(host.incus, order.framework, host.arch),
-        build_seconds=host.timings.typical_seconds(
-            "deploy.build", f"{order.framework}/{host.arch}"
-        ),
-    )
-
-
-def _find_builder(order: DeployOrder, mine: Job, host: Host) -> Job | None:
-    """Another job that is making an image of the order's framework now."""
-    if order.source == "build":
-        return None
-    image_subject = keep.image_subject(order.framework, host.arch)
-    if kept := host.runner.find_active(image_subject):
-        return kept
-    for job in host.runner.list_active():
-        builds = job.kind == DEPLOY and job.source == "build" and job.id != mine.id
-        if builds and job.params.get("framework") == order.framework:
-            return job
-    return None
+async def _build_root(
+    order: DeployOrder, recipe: Recipe, plan: LaunchPlan, job: JobContext, host: Host
+) -> None:
+    await ensure_base(recipe, job, host)
+    await ensure_instance(order, recipe, plan, job, host)
+    await ensure_framework(order, recipe, job, host)
 
 
 async def ensure_base(recipe: Recipe, job: JobContext, host: Host) -> None:
     """Have the fallback base on this host, and the recipe's downloads under way."""
+    base = image_alias(recipe.base, host.arch)
     with job.step(BASE):
+        present = await is_image_present(host.incus, recipe.base, host.arch)
+        begun = time.monotonic()
         await host.builder.ensure_base(recipe, job.note)
+        if not present:
+            host.timings.add(MAKE_BASE, base, time.monotonic() - begun, host.now())
 
 
 async def ensure_instance(
@@ -235,10 +226,14 @@ async def record_deployed(
 ) -> None:
     """Mark the agent as deployed, keep the timing, and have a build's result kept as an image."""
     await instances.set_config(order.instance, {STAGE_KEY: DEPLOYED}, host)
-    subject = f"{order.framework}/{host.arch}"
-    seconds = sum(step.seconds for step in job.job.steps if step.name != WAIT_BUILD)
+    subject = image_alias(order.framework, host.arch)
+    took = {step.name: step.seconds for step in job.job.steps}
+    seconds = sum(took[name] for name in took if name in (*BUILD_STEPS, *IMAGE_STEPS))
+    if plan.source == "image":
+        seconds -= took.get(BASE, 0.0) + took.get(INSTALL, 0.0)
     host.timings.add(f"deploy.{plan.source}", subject, seconds, host.now())
     if plan.source == "build":
+        host.timings.add(INSTALLED, subject, took[CREATE] + took[INSTALL], host.now())
         keep.submit_keep(order.framework, order.instance, host)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tinyagentos.agents.build import Builder
 from tinyagentos.config import Settings
+from tinyagentos.images.line import Line
+from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.recipe import Recipe
@@ -17,7 +19,9 @@ from tinyagentos.store.timings import TimingTable
 
 @dataclass(frozen=True)
 class Host:
-    """The host as the agents' side sees it. memory_available: bytes the host could give now."""
+    """The host as the agents' side sees it. memory_available: bytes the host could give now;
+    slowness: how many times as long as the reference machine it takes for the same work.
+    """
 
     settings: Settings
     incus: Incus
@@ -25,10 +29,13 @@ class Host:
     timings: TimingTable
     recipes: Mapping[str, Recipe]
     builder: Builder
+    images: Images
+    line: Line
     arch: str
     key: bytes
     new_suffix: Callable[[], str]
     memory_available: Callable[[], int]
+    slowness: Callable[[], float]
     now: Callable[[], datetime]
 
     def socket(self, instance: str) -> Path:

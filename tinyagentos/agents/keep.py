@@ -10,7 +10,7 @@ import logging
 
 from tinyagentos.agents.host import Host
 from tinyagentos.images.supply import find_image, warm_image
-from tinyagentos.incus import NotFound
+from tinyagentos.incus import AlreadyExists, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.image import INCUS_ARCH, image_alias
@@ -22,9 +22,9 @@ PACK, WARM, TIDY = "make image of the snapshot", "unpack image", "remove snapsho
 STEPS = (PACK, WARM, TIDY)
 
 
-def image_subject(framework: str, arch: str) -> str:
-    """What a job on a framework's image holds: one at a time."""
-    return f"image:{framework}/{arch}"
+def keep_subject(framework: str, arch: str) -> str:
+    """What keeping a framework's image holds: one at a time, but beside a download."""
+    return f"built image:{framework}/{arch}"
 
 
 def submit_keep(framework: str, instance: str, host: Host) -> None:
@@ -32,7 +32,7 @@ def submit_keep(framework: str, instance: str, host: Host) -> None:
     with contextlib.suppress(Conflict):
         host.runner.submit(
             KEEP,
-            image_subject(framework, host.arch),
+            keep_subject(framework, host.arch),
             {"framework": framework, "instance": instance},
         )
 
@@ -58,11 +58,19 @@ async def keep_image(job: JobContext, host: Host) -> None:
                     "taos.origin": "built here",
                 },
             )
-            await host.incus.images.set_alias(alias, fingerprint)
+            try:
+                await host.incus.images.create_alias(alias, fingerprint)
+            except (AlreadyExists, NotFound):
+                # A released image came into use meanwhile: it is the better one.
+                with contextlib.suppress(NotFound):
+                    await host.incus.images.delete(fingerprint)
+                fingerprint = ""
         else:
             fingerprint = image.fingerprint
-    with job.step(WARM):
-        await warm_image(host.incus, fingerprint)
+    if fingerprint:
+        # A released image that comes into use now takes this one away.
+        with job.step(WARM), contextlib.suppress(NotFound):
+            await warm_image(host.incus, fingerprint)
     await undo_keep(job, host)
 
 

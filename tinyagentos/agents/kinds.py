@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tinyagentos.agents import deploy, keep, lifecycle, snapshots, upgrade
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.steps import ALL_STEPS, DEPLOY, READY
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind, Work
 
@@ -21,19 +22,19 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
 
     return (
         JobKind(
-            deploy.DEPLOY,
+            DEPLOY,
             bind(deploy.deploy_agent),
             bind(deploy.undo_deploy),
-            steps=deploy.ALL_STEPS,
+            steps=ALL_STEPS,
             at_once=host.settings.max_jobs,
         ),
         JobKind(keep.KEEP, bind(keep.keep_image), bind(keep.undo_keep), keep.STEPS, at_once=1),
-        JobKind("start", bind(lifecycle.start_agent), steps=(lifecycle.START, deploy.READY)),
+        JobKind("start", bind(lifecycle.start_agent), steps=(lifecycle.START, READY)),
         JobKind("stop", bind(lifecycle.stop_agent), steps=(lifecycle.STOP,)),
         JobKind(
             "restart",
             bind(lifecycle.restart_agent),
-            steps=(lifecycle.STOP, lifecycle.START, deploy.READY),
+            steps=(lifecycle.STOP, lifecycle.START, READY),
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinyagentos.agents import instances
-from tinyagentos.agents.deploy import READY, ensure_answering
+from tinyagentos.agents.deploy import ensure_answering
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
+from tinyagentos.agents.steps import READY
 from tinyagentos.incus import Instance
 from tinyagentos.jobs.context import JobContext
 

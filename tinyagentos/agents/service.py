@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from tinyagentos.agents import instances, snapshots, upgrade
-from tinyagentos.agents.deploy import DEPLOY, DEPLOYED
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
@@ -23,6 +22,7 @@ from tinyagentos.agents.order import (
 from tinyagentos.agents.plan import check_disk, check_memory
 from tinyagentos.agents.readiness import ask, open_agent
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, SNAPSHOT_KEY, previous_name
+from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
 from tinyagentos.model.agent import (
@@ -32,6 +32,7 @@ from tinyagentos.model.agent import (
     AgentState,
     Framework,
     Snapshot,
+    Source,
     check_agent_name,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
@@ -68,7 +69,7 @@ class Agents:
             return job
         recipe = self._check(spec)
         await self._check_name_free(spec.name)
-        await self._check_room(recipe)
+        await self._check_room(recipe, spec.source)
         order = make_order(spec, recipe, self._host.new_suffix())
         return self._host.runner.submit(
             DEPLOY, agent_subject(spec.name), order.to_params(), idempotency_key=idempotency_key
@@ -103,7 +104,7 @@ class Agents:
                 hint=f"Watch it with `taos job watch {job.id}`, or cancel it first.",
             )
 
-    async def _check_room(self, recipe: Recipe) -> None:
+    async def _check_room(self, recipe: Recipe, source: Source) -> None:
         host = self._host
         need = recipe.agent.memory_need_bytes
         promised = need * sum(job.kind == DEPLOY for job in host.runner.list_active())
@@ -113,6 +114,8 @@ class Agents:
         )
         pool = await instances.pick_pool(host)
         present = await is_image_present(host.incus, recipe.name, host.arch)
+        if not present and source is Source.image:
+            host.images.start_download(recipe.name)
         disk = recipe.agent.image_disk_bytes if present else recipe.agent.build_disk_bytes
         room = await host.incus.storage.get_resources(pool.name)
         check_disk(disk, free_bytes=room.free_bytes, pool=pool.name)

@@ -41,8 +41,10 @@ from tinyagentos.factory.smoke import (
     why_not_runnable,
 )
 from tinyagentos.host.checks.project import CONFIG
-from tinyagentos.host.facts import host_arch, memory_available_bytes
+from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
 from tinyagentos.images.importer import ImageFile, import_file, read_image_file
+from tinyagentos.images.line import Line
+from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec, Source
@@ -217,17 +219,21 @@ async def smoke_host(
         explain=_explain,
         is_transient=lambda _: False,
     )
+    recipes = {recipe.name: recipe}
     host = Host(
         settings=settings,
         incus=incus,
         runner=runner,
         timings=TimingTable(database),
-        recipes={recipe.name: recipe},
+        recipes=recipes,
         builder=RecipeBuilder(incus, settings, host_arch()),
+        images=Images(incus, recipes, host_arch(), runner, settings),
+        line=Line(),
         arch=host_arch(),
         key=secrets.token_bytes(32),
         new_suffix=lambda: secrets.token_hex(3),
         memory_available=memory_available_bytes,
+        slowness=slowness,
         now=lambda: datetime.now(UTC),
     )
     for kind in agent_kinds(host):

@@ -6,9 +6,10 @@ import contextlib
 import re
 
 from tinyagentos.agents import instances
-from tinyagentos.agents.deploy import READY, ensure_answering
+from tinyagentos.agents.deploy import ensure_answering
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
+from tinyagentos.agents.steps import READY
 from tinyagentos.incus import AlreadyExists, NotFound
 from tinyagentos.incus import Snapshot as IncusSnapshot
 from tinyagentos.jobs.context import JobContext

@@ -11,16 +11,7 @@ import contextlib
 from dataclasses import dataclass
 
 from tinyagentos.agents import instances
-from tinyagentos.agents.deploy import (
-    BASE,
-    BUILT,
-    CONNECT,
-    DEPLOYED,
-    INSTALL,
-    READY,
-    ensure_answering,
-    ensure_door,
-)
+from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     ENV_FILE,
@@ -41,6 +32,7 @@ from tinyagentos.agents.roles import (
     next_name,
     previous_name,
 )
+from tinyagentos.agents.steps import BASE, BUILT, CONNECT, DEPLOYED, INSTALL, READY
 from tinyagentos.images.supply import find_image
 from tinyagentos.incus import AlreadyExists, Image, Instance, InstanceRequest, NotFound
 from tinyagentos.jobs.context import JobContext

@@ -34,7 +34,7 @@ Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 def deploy(
     name: Name,
     framework: Annotated[str, typer.Option(help="What to deploy.")] = "openclaw",
-    source: Annotated[str, typer.Option(help="auto, image, build or fastest.")] = "auto",
+    source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
     cpu: Annotated[int | None, typer.Option(help="Most processor cores.")] = None,

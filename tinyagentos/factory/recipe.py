@@ -126,6 +126,7 @@ class _RecipeFile(_Table):
     homepage: str
     license: Literal["MIT"] | str
     released: datetime
+    build_seconds: float = Field(gt=0)
     base: str = ""
     units: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
@@ -189,6 +190,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         license=read.license,
         released=read.released,
         digest=folder_digest(content),
+        build_seconds=read.build_seconds,
         base=read.base,
         debian=DebianPart(**read.debian.model_dump()),
         wheels=tuple(Wheel(**wheel.model_dump()) for wheel in read.wheel),

@@ -9,37 +9,47 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tinyagentos.config import Settings
 from tinyagentos.images.fetch import Manner, fetch_image, part_path
+from tinyagentos.images.line import Line
 from tinyagentos.images.source import open_source
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.images.verify import VerifiedImage, verify
-from tinyagentos.incus import Image, Incus, IncusError, NotFound
+from tinyagentos.incus import Incus, IncusError, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind
 from tinyagentos.model.errors import HostNotReady, NoSpace, Unavailable
 from tinyagentos.model.image import image_alias
 from tinyagentos.model.release import ImageTarget
 from tinyagentos.signing.channel import Channel, trusted_root
+from tinyagentos.store.timings import TimingTable
 
 DOWNLOAD = "download image"
 ASK, FETCH, VERIFY = "ask the channel", "fetch", "verify"
 IMPORT, WARM, USE = "import", "unpack image", "use it from now on"
 STEPS = (ASK, FETCH, VERIFY, IMPORT, WARM, USE)
 HEADROOM = 512 << 20
+SAY_EVERY = 0.25
+# The timing of all that follows on fetching.
+SETTLE = "image.settle"
 MB = 1_000_000
 
 
 @dataclass(frozen=True)
 class Supply:
-    """What getting images works with."""
+    """What getting images works with. line: what the bytes come by; now: the time of day."""
 
     incus: Incus
     settings: Settings
     arch: str
+    line: Line
+    timings: TimingTable
+    now: Callable[[], datetime]
 
     @property
     def folder(self) -> Path:
@@ -72,7 +82,8 @@ async def ensure_image_present(job: JobContext, supply: Supply) -> None:
             image = await ensure_verified(path, target, job)
             await ensure_imported(image, job, supply)
         await ensure_warm(target, job, supply)
-    await ensure_used(target, held, job, supply)
+    await ensure_used(target, job, supply)
+    record_settled(target, job, supply)
 
 
 async def undo_download(job: JobContext, supply: Supply) -> None:
@@ -141,33 +152,32 @@ async def ensure_fetched(target: ImageTarget, job: JobContext, supply: Supply) -
     with job.step(FETCH):
         drop_others(target, supply)
         settings = supply.settings
-        pace = Pace(job)
         return await fetch_image(
             target,
             open_source(settings.image_channel),
             supply.folder,
-            progress=pace.at,
+            progress=Pace(job, supply.line).at,
             note=job.note,
-            manner=Manner(stall=settings.image_stall, rate=settings.image_rate),
+            manner=Manner(stall=settings.image_stall, line=supply.line),
         )
 
 
 class Pace:
     """Says how far a fetch is, how fast, and how long it will still take."""
 
-    def __init__(self, job: JobContext) -> None:
+    def __init__(self, job: JobContext, line: Line) -> None:
         self._job = job
-        self._begun: tuple[float, int] | None = None
+        self._line = line
+        self._said = 0.0
 
     def at(self, done: int, total: int) -> None:
         """So many bytes of so many are here."""
         now = time.monotonic()
-        self._begun = self._begun or (now, done)
-        seconds, gained = now - self._begun[0], done - self._begun[1]
-        if gained and seconds:
-            rate = gained / seconds
-            left = (total - done) / rate
-            self._job.note(f"{rate / MB:.1f} MB/s, about {left:.0f} s left")
+        if now - self._said < SAY_EVERY and done < total:
+            return
+        self._said = now
+        if rate := self._line.rate:
+            self._job.note(f"{rate / MB:.1f} MB/s, about {(total - done) / rate:.0f} s left")
         self._job.progress(done, total)
 
 
@@ -195,20 +205,33 @@ async def ensure_warm(target: ImageTarget, job: JobContext, supply: Supply) -> N
         await warm_image(supply.incus, target.fingerprint)
 
 
-async def ensure_used(
-    target: ImageTarget, held: Image | None, job: JobContext, supply: Supply
-) -> None:
-    """Move the alias; the image that had it goes unless an instance still needs it."""
+async def ensure_used(target: ImageTarget, job: JobContext, supply: Supply) -> None:
+    """Move the alias; what the framework had before goes unless an instance still needs it."""
     with job.step(USE):
         alias = image_alias(target.framework, supply.arch)
+        held = await find_image(supply.incus, alias, supply.arch)
         await supply.incus.images.set_alias(alias, target.fingerprint)
-        if held and held.fingerprint != target.fingerprint:
+        for image in await supply.incus.images.list():
+            ours = image.properties.get("taos.framework") == target.framework
+            was_used = held is not None and image.fingerprint == held.fingerprint
+            nameless = ours and not image.aliases
+            if image.fingerprint == target.fingerprint or not (was_used or nameless):
+                continue
             try:
-                await supply.incus.images.delete(held.fingerprint)
+                await supply.incus.images.delete(image.fingerprint)
             except NotFound:
-                return
+                continue
             except IncusError as error:
                 job.note(f"the image before is kept: {error}")
+
+
+def record_settled(target: ImageTarget, job: JobContext, supply: Supply) -> None:
+    """Keep how long an image that was fetched took until its use, for later estimates."""
+    took = {step.name: step.seconds for step in job.job.steps}
+    if IMPORT in took:
+        seconds = sum(took.get(name, 0.0) for name in (VERIFY, IMPORT, WARM, USE))
+        subject = image_alias(target.framework, supply.arch)
+        supply.timings.add(SETTLE, subject, seconds, supply.now(), target.size_bytes)
 
 
 def drop_others(target: ImageTarget, supply: Supply) -> None:

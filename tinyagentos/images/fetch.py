@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinyagentos.images.line import Line
 from tinyagentos.images.source import Source
 from tinyagentos.model.errors import NoSpace, Unavailable
 from tinyagentos.model.release import ImageTarget, WrongContent
@@ -33,10 +33,10 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Manner:
-    """How to fetch. rate: bytes a second at most; 0 means no limit."""
+    """How to fetch. stall: seconds without a byte after which it is tried again."""
 
     stall: float = STALL
-    rate: int = 0
+    line: Line = field(default_factory=Line)
     sleep: Sleep = asyncio.sleep
 
 
@@ -54,7 +54,7 @@ async def fetch_image(
     note: Note,
     manner: Manner = Manner(),
 ) -> Path:
-    """The file with all of the image's parts, each proven. progress: good bytes, bytes in all.
+    """The file with all of the image's parts, each proven. progress: bytes here, bytes in all.
 
     Raises Unavailable when it cannot be had now (what came is kept), WrongContent when the source
     sends something else than what was signed, NoSpace when the disk takes no more.
@@ -116,8 +116,6 @@ async def _fetch_run(
 
     It ends at the next part that is here already, unless the source can only send everything.
     """
-    begun = time.monotonic()
-    taken = 0
     first = missing[0] * target.chunk_bytes
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -126,23 +124,22 @@ async def _fetch_run(
             if part.total is not None and part.total != target.size_bytes:
                 raise _not_signed(f"it is said to have {part.total} bytes")
             index, held = part.start // target.chunk_bytes, bytearray()
+            manner.line.begin()
             async for piece in part.pieces:
                 held += piece
-                taken += len(piece)
+                await manner.line.take(len(piece))
                 while index < len(target.chunks) and len(held) >= part_size(index, target):
                     size = part_size(index, target)
                     content, held = bytes(held[:size]), held[size:]
                     if index not in good:
                         await _keep(content, index, descriptor, good, wrong, target)
-                        progress(good_bytes(good, target), target.size_bytes)
                     index += 1
                 if index >= len(target.chunks) or good.issuperset(range(index, len(target.chunks))):
                     return
                 if index in good and part.start == first:
                     return  # it can begin anywhere: the next request does, behind what is here
-                if manner.rate:
-                    early = taken / manner.rate - (time.monotonic() - begun)
-                    await manner.sleep(max(0.0, early))
+                on_its_way = 0 if index in good else len(held)
+                progress(good_bytes(good, target) + on_its_way, target.size_bytes)
         raise Unavailable("the connection ended early.", hint="It is tried again.")
     finally:
         os.close(descriptor)

@@ -60,19 +60,24 @@ class Images:
                 hint="Set it to manual, or build on this host.",
             )
         open_channel(self._settings)
-        subject = f"image:{image_alias(framework, self._arch)}"
-        active = self._runner.find_active(subject)
-        if active and active.kind == DOWNLOAD:
+        if active := self.find_download(framework):
             return active
+        subject = f"image:{image_alias(framework, self._arch)}"
         return self._runner.submit(DOWNLOAD, subject, {"framework": framework})
 
-    def want(self, framework: str) -> None:
-        """Have the image fetched by the policy, if there is a channel; nobody waits for it."""
+    def find_download(self, framework: str) -> Job | None:
+        """The job that is getting the framework's image now, if any."""
+        active = self._runner.find_active(f"image:{image_alias(framework, self._arch)}")
+        return active if active and active.kind == DOWNLOAD else None
+
+    def want(self, framework: str) -> Job | None:
+        """Have the image fetched if the policy says so and there is a channel; nobody waits."""
         if self._settings.image_channel and self._settings.image_policy in ("lazy", "background"):
             try:
-                self.start_download(framework)
+                return self.start_download(framework)
             except TaosError as error:
                 _log.warning("the image of %s is not fetched: %s", framework, error.message)
+        return None
 
     def start_policy(self) -> None:
         """With the policy `background`: begin to fetch what is not here."""
@@ -105,9 +110,9 @@ class Images:
         image = await find_image(self._incus, alias, self._arch)
         if image:
             return _row(image, recipe.name, alias, newest=recipe.version)
-        making = self._runner.find_active(f"image:{alias}")
-        if making and making.kind == DOWNLOAD:
-            return self._fetching_row(making, recipe, alias)
+        if fetching := self.find_download(recipe.name):
+            return self._fetching_row(fetching, recipe, alias)
+        making = self._runner.find_active(f"built image:{alias}")
         return ImageRow(
             framework=recipe.name,
             arch=self._arch,

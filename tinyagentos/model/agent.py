@@ -29,7 +29,6 @@ class AgentState(StrEnum):
 class Source(StrEnum):
     """How a deploy gets its root: a prebuilt image, the recipe, or whichever is quicker."""
 
-    auto = "auto"
     image = "image"
     build = "build"
     fastest = "fastest"
@@ -41,7 +40,7 @@ class AgentSpec:
 
     name: str
     framework: str = "openclaw"
-    source: Source = Source.auto
+    source: Source = Source.fastest
     model: str = ""
     memory_bytes: int | None = None
     cpus: int | None = None

@@ -161,6 +161,7 @@ class Recipe:
     """One image, as its folder describes it. digest: SHA-256 over the folder's content.
 
     strip: programs whose symbols go; store: zip files held uncompressed (globs, as in trim rules).
+    build_seconds: what carrying it out takes, on top of its base, on the reference machine.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Recipe:
     license: str
     released: datetime
     digest: str
+    build_seconds: float
     base: str = ""
     debian: DebianPart = DebianPart()
     wheels: tuple[Wheel, ...] = ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nicegui import ui
 
 from tinyagentos import wire
-from tinyagentos.agents.deploy import DEPLOY
 from tinyagentos.agents.instances import pick_pool
+from tinyagentos.agents.steps import DEPLOY
 from tinyagentos.incus import IncusError
 from tinyagentos.model.agent import Framework, Source, check_agent_name
 from tinyagentos.model.errors import InvalidInput, TaosError
@@ -30,7 +30,10 @@ def source_options(framework: Framework) -> dict[str, tuple[str, str]]:
     took = {name: words.about(known) for name, known in framework.expected_seconds.items()}
     size = words.size(framework.image_size_bytes)
     return {
-        "auto": ("Automatic", "By image when it is here, else built on this host."),
+        "fastest": (
+            "The quickest way",
+            "By image when it is here, else whichever is sooner: its download or a build.",
+        ),
         "image": (
             "Only by image",
             f"{took.get('image') or 'seconds'}; needs the image{f' ({size})' if size else ''}.",
@@ -47,7 +50,7 @@ class DeploySheet:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._source = "auto"
+        self._source = "fastest"
 
     async def open(self) -> None:
         """Show the dialog with what is free now."""
@@ -65,7 +68,7 @@ class DeploySheet:
                 show("More choices", tag="summary")
                 with ui.element("div").classes("stack"):
                     options = source_options(self._frameworks[self._framework])
-                    choices("How it gets here", options, "auto", self._choose_source)
+                    choices("How it gets here", options, "fastest", self._choose_source)
                     with ui.element("div").classes("fields"):
                         self._memory = self._limit("Memory", "2 GiB", free.get("memory", ""))
                         self._cpu = self._limit("Processors", "2", "", inputmode="numeric")
@@ -134,7 +137,6 @@ class DeploySheet:
         except (TaosError, IncusError) as error:
             put(self._trouble, notice("fail", *self._site.explain(error)))
             return
-        self._site.services.images.want(self._framework)
         ui.navigate.to(f"/agents/{spec.name}")
 
     def _size(self, field: Field) -> int | None:

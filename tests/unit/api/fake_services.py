@@ -106,9 +106,6 @@ class FakeServices:
     async def list_images(self) -> tuple[ImageRow, ...]:
         return (ImageRow("openclaw", "x64", ImageState.absent, newest="1"),)
 
-    def want(self, framework: str) -> None:
-        self.wanted = framework
-
     def start_download(self, framework: str) -> Job:
         if framework != "openclaw":
             raise InvalidInput("There is no such framework.", hint="There is: openclaw.")

@@ -386,8 +386,3 @@ def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> Non
     assert http.get("/api/agents/hello/snapshots").json()[0]["name"] == "one"
     assert http.delete("/api/images/openclaw").status_code == 204
     assert_problem(http.delete("/api/images/none"), 404, "not_found")
-
-
-def test_a_deploy_has_the_image_fetched_by_policy(http: TestClient, services: FakeServices) -> None:
-    assert http.post("/api/agents/deploy", json={"name": "new"}).status_code == 202
-    assert services.wanted == "openclaw"

@@ -19,6 +19,7 @@ description = "x"
 homepage = ""
 license = "MIT"
 released = 2026-01-01T00:00:00Z
+build_seconds = 1.0
 """
 
 

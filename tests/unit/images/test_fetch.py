@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.mirror import Mirror
 from tinyagentos.images.fetch import Manner, fetch_image, find_good_parts, part_path
+from tinyagentos.images.line import Line
 from tinyagentos.images.source import Source, open_source
 from tinyagentos.images.verify import VerifiedImage, verify
 from tinyagentos.model.errors import InvalidInput, NoSpace, NotFound, Unavailable
@@ -190,7 +191,7 @@ async def test_a_cap_on_the_rate_holds(tmp_path: Path) -> None:
         slept.append(seconds)
 
     async with mirror() as web:
-        await get(web.url, tmp_path, manner=Manner(rate=CHUNK, sleep=sleep))
+        await get(web.url, tmp_path, manner=Manner(line=Line(limit=CHUNK, sleep=sleep)))
     assert max(slept) > 1
 
 

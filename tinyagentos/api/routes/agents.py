@@ -41,8 +41,6 @@ async def deploy(
 ) -> wire.JobAnswer:
     """Check the request, then deploy the agent as a job."""
     job = await services.agents.start_deploy(body.to_spec(), idempotency_key=idempotency_key)
-    # The deploy does not wait for it: the next one is the quicker for it.
-    services.images.want(body.framework)
     return accepted(job, response)
 
 

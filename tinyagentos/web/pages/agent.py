@@ -11,8 +11,8 @@ from markupsafe import Markup
 from nicegui import background_tasks, ui
 from nicegui.element import Element
 
-from tinyagentos.agents.deploy import DEPLOY
 from tinyagentos.agents.service import agent_subject
+from tinyagentos.agents.steps import DEPLOY
 from tinyagentos.incus import IncusError
 from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.errors import TaosError

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from nicegui import ui
 from nicegui.element import Element
 
-from tinyagentos.agents.deploy import DEPLOY
+from tinyagentos.agents.steps import DEPLOY
 from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.web import timeline, words
