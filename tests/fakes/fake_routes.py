@@ -231,6 +231,8 @@ class Routes:
 
     async def list_instances(self, request: web.Request) -> web.Response:
         instances = self._project(request).instances.values()
+        if request.query.get("recursion") == "2":
+            return reply([one.json | {"state": self._state(one)} for one in instances])
         return reply([one.json for one in instances])
 
     async def create_instance(self, request: web.Request) -> web.Response:
@@ -316,6 +318,9 @@ class Routes:
 
     async def get_state(self, request: web.Request) -> web.Response:
         _, instance = self._instance(request)
+        return reply(self._state(instance))
+
+    def _state(self, instance: FakeInstance) -> Json:
         state = {key: instance.json[key] for key in ("status", "status_code")}
         loopback = {"family": "inet", "address": "127.0.0.1", "netmask": "8", "scope": "local"}
         commands = [run for run in self.fake.execs.values() if run.instance is instance]
@@ -324,7 +329,7 @@ class Routes:
         runs |= {"memory": {"usage": 1 << 20, "usage_peak": 2 << 20}, "cpu": {"usage": 1000}}
         stops: Json = {"pid": 0, "processes": 0, "started_at": NEVER, "network": None}
         runs["network"] = {"lo": {"addresses": [loopback]}}
-        return reply(state | (runs if instance.running else stops))
+        return state | (runs if instance.running else stops)
 
     async def put_state(self, request: web.Request) -> web.Response:
         project, instance = self._instance(request)

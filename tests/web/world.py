@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -20,6 +20,7 @@ from tinyagentos.access import Access
 from tinyagentos.api.app import create_api
 from tinyagentos.api.serve import serve
 from tinyagentos.app import explain
+from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.web.entrance import Entrance
@@ -82,6 +83,31 @@ class WebServer:
 
         self.do(run)
 
+    async def lose_incus(self) -> None:
+        """Incus is away."""
+        await self.fake.stop()
+
+    async def find_incus(self) -> None:
+        """Incus is back, with all it had."""
+        await self.fake.start()
+
+    async def tidy(self) -> None:
+        """Take back every fault, agent and image."""
+        taos, fake = self.taos, self.fake
+        taos.builder.fail = False
+        taos.builder.go_on.set()
+        fake.answer = None
+        fake.ready_after = 0
+        for job in taos.runner.list_active():
+            with contextlib.suppress(Conflict):
+                taos.runner.cancel_job(job.id)
+        await taos.idle()
+        for agent in await taos.agents.list_agents():
+            await taos.runner.wait_job((await taos.agents.start_delete(agent.name)).id)
+        fake.project().images.clear()
+        fake.project().aliases.clear()
+        taos.database.execute("DELETE FROM jobs")
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
@@ -119,17 +145,14 @@ class WebServer:
 
 async def act_like_an_agent(run: FakeExec) -> int:
     """The log of an agent, which goes on when followed; everything else just works."""
-    if run.argv[0] == "journalctl":
+    if run.body.get("interactive"):
+        await run.write(b"agent@hello:~$ ")
+        while (typed := await run.stdin.get()) is not None:
+            await run.write(typed.replace(b"\r", b"\r\nagent@hello:~$ "))
+    elif run.argv[0] == "journalctl":
         for number in range(40):
             await run.write(f"12:00:{number:02} agent: turn {number} done\n".encode())
         await run.write(b"12:01:00 agent: <script>alert(1)</script> needle\n")
         if "-f" in run.argv or "--follow" in run.argv:
             await asyncio.sleep(3600)
     return 0
-
-
-async def forever() -> AsyncIterator[None]:
-    """Nothing, without end."""
-    while True:
-        await asyncio.sleep(3600)
-        yield

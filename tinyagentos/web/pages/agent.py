@@ -34,9 +34,11 @@ from tinyagentos.web.frame import (
 )
 from tinyagentos.web.markup import Content, el, facts, notice
 from tinyagentos.web.pages.agents import render_usage
+from tinyagentos.web.terminal import TerminalView
 
 LOG_LINES = 400
 LOG_PAUSE = 0.25
+SNAPSHOTS = "Snapshots"
 Build = Callable[[], Awaitable[None] | None]
 
 
@@ -56,7 +58,8 @@ class AgentPage:
         self._name = name
         self._tasks: list[asyncio.Task[None]] = []
         self._shown_controls: object = None
-        self._shown_state: AgentState | None = None
+        self._tabs: Tabs | None = None
+        self._work_shown: object = None
 
     async def build(self) -> None:
         """Build it, then keep it up to date."""
@@ -93,12 +96,16 @@ class AgentPage:
     def _job(self) -> Job | None:
         return find_job(self._site.services, agent_subject(self._name))
 
-    def _changed(self, change: Change) -> None:
+    async def _changed(self, change: Change) -> None:
         self._show()
+        job = self._job()
+        about_snapshots = job and job.id in change.jobs and not job.is_active
+        if about_snapshots and self._tabs and self._tabs.chosen == SNAPSHOTS:
+            await self._tabs.choose(SNAPSHOTS)
 
     def _end_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        while self._tasks:
+            self._tasks.pop().cancel()
 
     def _show(self) -> None:
         agent, job = self._find(), self._job()
@@ -131,7 +138,7 @@ class AgentPage:
         put(self._work, el("div", heading, body, class_="stack"))
         put(self._said, timeline.said(job))
         wanted = (job.id, job.is_active, job.cancel_requested, job.state)
-        if wanted == getattr(self, "_work_shown", None):
+        if wanted == self._work_shown:
             return
         self._work_shown = wanted
         self._work_buttons.clear()
@@ -191,10 +198,11 @@ class AgentPage:
         tabs: dict[str, Build] = {}
         if agent.state in (AgentState.ready, AgentState.unhealthy, AgentState.starting):
             tabs["Log"] = self._build_log
+            tabs["Terminal"] = lambda: self._build_terminal(agent)
         if agent.state not in (AgentState.deploying, AgentState.failed):
-            tabs["Snapshots"] = self._build_snapshots
+            tabs[SNAPSHOTS] = self._build_snapshots
         tabs["About"] = lambda: self._build_about(agent)
-        build_tabs(tabs)
+        self._tabs = Tabs(tabs, self._end_tasks)
 
     async def _build_log(self) -> None:
         site = self._site
@@ -246,6 +254,11 @@ class AgentPage:
                     put(log, trouble(site, error))
 
         self._tasks.append(background_tasks.create(read(), name=f"log of {self._name}"))
+
+    def _build_terminal(self, agent: Agent) -> None:
+        text = "A shell inside the agent's container, as the agent's own user."
+        show(el("p", text, class_="quiet small"))
+        self._tasks.append(TerminalView(self._site, agent.instance).build())
 
     async def _build_snapshots(self) -> None:
         site, agents = self._site, self._site.services.agents
@@ -342,30 +355,37 @@ def job_buttons(site: Site, job: Job, is_gone: bool = False) -> None:
             show(el("a", "Deploy otherwise", href="/?deploy=1", class_="button"))
 
 
-def build_tabs(tabs: dict[str, Build]) -> None:
-    """Tabs by name; a panel is built when it is first looked at, and again each time."""
-    names = list(tabs)
-    buttons: dict[str, Element] = {}
-    bar = ui.element("div").classes("tabs").props("role=tablist")
-    panel = ui.element("div").classes("panel").props("role=tabpanel tabindex=-1")
+class Tabs:
+    """Tabs by name; a panel is built when it is looked at, each time.
 
-    async def choose(name: str) -> None:
-        for one, button in buttons.items():
+    leave is called before what was shown goes.
+    """
+
+    def __init__(self, tabs: dict[str, Build], leave: Callable[[], None]) -> None:
+        self._tabs = tabs
+        self._leave = leave
+        self.chosen = next(iter(tabs))
+        self._buttons: dict[str, Element] = {}
+        with ui.element("div").classes("tabs").props("role=tablist"):
+            for name in tabs:
+                button = show(Markup.escape(name), tag="button").props("role=tab type=button")
+                button.on("click", lambda _, name=name: self.choose(name), [])
+                self._buttons[name] = button
+        self._panel = ui.element("div").classes("panel").props("role=tabpanel")
+        background_tasks.create(self.choose(self.chosen), name=f"tab {self.chosen}")
+
+    async def choose(self, name: str) -> None:
+        """Show the panel of that name, built again."""
+        self.chosen = name
+        for one, button in self._buttons.items():
             button.props(f"aria-selected={'true' if one == name else 'false'}")
-        panel.clear()
-        panel.props(f'aria-label="{name}"')
-        with panel:
-            waiting = tabs[name]()
+        self._leave()
+        self._panel.clear()
+        self._panel.props(f'aria-label="{name}"')
+        with self._panel:
+            waiting = self._tabs[name]()
             if waiting is not None:
                 await waiting
-
-    with bar:
-        for name in names:
-            button = show(Markup.escape(name), tag="button").props("role=tab type=button")
-            button.props(f"aria-selected={'true' if name == names[0] else 'false'}")
-            button.on("click", lambda _, name=name: choose(name), [])
-            buttons[name] = button
-    background_tasks.create(choose(names[0]), name=f"tab {names[0]}")
 
 
 async def batched(lines: AsyncIterator[str]) -> AsyncIterator[list[str]]:

@@ -1,0 +1,245 @@
+"""The pages in a real browser, over the fake Incus."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.web.conftest import Look, Watched, log_in
+from tests.web.world import PASSWORD, WebServer
+from tinyagentos.model.agent import AgentSpec
+from tinyagentos.model.job import Job
+
+pytestmark = [pytest.mark.e2e]
+
+
+def deploy(web: WebServer, name: str) -> Job:
+    """An agent that is ready."""
+
+    async def run() -> Job:
+        job = await web.taos.deploy(name)
+        await web.taos.idle()
+        return job
+
+    return web.do(run)
+
+
+def test_the_first_agent_from_the_empty_page(page: Page, web: WebServer, look: Look) -> None:
+    page.get_by_role("heading", name="No agent yet").wait_for()
+    look("agents-empty")
+    web.change(web.taos.builder.go_on.clear)
+    page.get_by_role("button", name="Deploy your first agent").click()
+    sheet = page.get_by_role("dialog")
+    expect(sheet.get_by_label("Name")).to_have_value("hello")
+    page.wait_for_timeout(400)
+    sheet.get_by_text("More choices").click()
+    look("deploy")
+    sheet.get_by_role("button", name="Deploy", exact=True).click()
+    page.wait_for_url("**/agents/hello")
+    step = page.get_by_role("list", name="Steps").get_by_role("listitem")
+    expect(step.filter(has_text="install framework")).to_contain_text("running")
+    look("agent-deploying")
+    page.reload()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    page.goto(web.address)
+    expect(page.get_by_role("listitem").filter(has_text="hello")).to_contain_text("Step")
+    look("agents-deploying")
+    web.change(web.taos.builder.go_on.set)
+    card = page.get_by_role("listitem").filter(has_text="hello")
+    expect(card).to_contain_text("Ready")
+    expect(card).to_contain_text("Memory")
+    card.get_by_role("link", name="hello").click()
+    expect(page.get_by_role("log")).to_contain_text("turn 39 done")
+    look("agent-log")
+
+
+def test_a_name_is_checked_as_it_is_typed(page: Page, web: WebServer) -> None:
+    deploy(web, "hello")
+    page.get_by_role("button", name="Deploy an agent").click()
+    sheet = page.get_by_role("dialog")
+    name = sheet.get_by_label("Name")
+    expect(name).to_have_value("hello-2")
+    name.fill("Bad Name")
+    expect(sheet).to_contain_text("lower-case letters")
+    name.fill("hello")
+    expect(sheet).to_contain_text("There is an agent hello already")
+    sheet.get_by_role("button", name="Deploy", exact=True).click()
+    expect(sheet).to_be_visible()
+    sheet.get_by_text("More choices").click()
+    name.fill("second")
+    sheet.get_by_label("Memory").fill("a lot")
+    sheet.get_by_role("button", name="Deploy", exact=True).click()
+    expect(sheet.get_by_role("alert")).to_contain_text("no size")
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+
+
+def test_a_failed_deploy_says_why_and_is_tried_again(
+    page: Page, web: WebServer, look: Look
+) -> None:
+    web.change(lambda: setattr(web.taos.builder, "fail", True))
+    web.do(lambda: web.taos.deploy("hello"))
+    card = page.get_by_role("listitem").filter(has_text="hello")
+    expect(card).to_contain_text("npm said no")
+    look("agents-failed")
+    card.get_by_role("link").click()
+    expect(page.get_by_role("alert").first).to_contain_text("npm said no")
+    look("agent-failed")
+    web.change(lambda: setattr(web.taos.builder, "fail", False))
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".title")).to_contain_text("Ready")
+
+
+def test_a_deploy_is_cancelled_in_the_page(page: Page, web: WebServer) -> None:
+    web.change(web.taos.builder.go_on.clear)
+
+    async def begin() -> Job:
+        return await web.taos.agents.start_deploy(AgentSpec("hello"))
+
+    job = web.do(begin)
+    page.goto(f"{web.address}/jobs/{job.id}")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".title")).to_contain_text("Cancelled")
+    expect(page.get_by_role("list", name="Steps")).to_contain_text("roll back")
+
+
+def test_log_search_and_text_that_looks_like_markup(page: Page, web: WebServer) -> None:
+    deploy(web, "hello")
+    page.goto(f"{web.address}/agents/hello")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("<script>alert(1)</script> needle")
+    page.get_by_label("Find in the log").fill("NEEDLE")
+    expect(log).not_to_contain_text("turn")
+    expect(log).to_contain_text("needle")
+
+
+def test_the_terminal(page: Page, web: WebServer, look: Look) -> None:
+    deploy(web, "hello")
+    page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("tab", name="Terminal").click()
+    screen = page.locator(".xterm")
+    expect(screen).to_contain_text("agent@hello")
+    screen.click()
+    page.keyboard.type("ls -la")
+    expect(screen).to_contain_text("ls -la")
+    look("agent-terminal")
+
+
+def test_snapshots_power_and_deleting_by_name(page: Page, web: WebServer, look: Look) -> None:
+    deploy(web, "hello")
+    page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".title")).to_contain_text("Stopped")
+    page.get_by_role("button", name="Keep the state as it is now").click()
+    expect(page.get_by_role("button", name="Restore")).to_be_visible()
+    look("agent-snapshots")
+    page.get_by_role("tab", name="About").click()
+    page.get_by_role("button", name="Delete this agent").click()
+    sheet = page.get_by_role("dialog")
+    sheet.get_by_role("button", name="Delete for ever").click()
+    expect(sheet).to_contain_text("That is not hello")
+    sheet.get_by_label("Type hello to confirm").fill("hello")
+    page.wait_for_timeout(300)
+    look("agent-delete")
+    sheet.get_by_role("button", name="Delete for ever").click()
+    page.goto(web.address)
+    expect(page.get_by_role("heading", name="No agent yet")).to_be_visible()
+
+
+def test_images_jobs_host_and_nothing(page: Page, web: WebServer, look: Look) -> None:
+    page.goto(f"{web.address}/jobs")
+    expect(page.get_by_role("heading", name="No job yet")).to_be_visible()
+    deploy(web, "hello")
+    page.goto(f"{web.address}/images")
+    expect(page.locator("section").filter(has_text="openclaw").first).to_contain_text("Ready")
+    look("images")
+    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name=re.compile("Deploy hello")).wait_for()
+    look("jobs")
+    page.get_by_role("link", name=re.compile("Deploy hello")).click()
+    expect(page.get_by_role("list", name="Steps")).to_contain_text("wait until ready")
+    look("job")
+    page.get_by_role("link", name="Host").click()
+    expect(page.get_by_text("Storage pool taos")).to_be_visible()
+    look("host")
+    page.goto(f"{web.address}/nothing")
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    page.goto(f"{web.address}/agents/nobody")
+    expect(page.get_by_role("heading", name="There is no agent nobody")).to_be_visible()
+    page.goto(f"{web.address}/jobs/none")
+    expect(page.get_by_role("heading", name="There is no such job")).to_be_visible()
+
+
+def test_an_incus_that_is_away_is_said_on_every_page(page: Page, web: WebServer) -> None:
+    web.do(web.lose_incus)
+    try:
+        for path in ("/", "/images", "/agents/hello"):
+            page.goto(f"{web.address}{path}")
+            expect(page.get_by_role("alert").first).to_contain_text("Incus cannot be reached")
+        page.goto(f"{web.address}/host")
+        expect(page.get_by_text("Incus does not answer").first).to_be_visible()
+    finally:
+        web.do(web.find_incus)
+
+
+def test_logging_out_ends_other_tabs(page: Page, context: BrowserContext, web: WebServer) -> None:
+    other = context.new_page()
+    other.goto(web.address)
+    other.get_by_role("heading", name="Agents", level=1).wait_for()
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+    other.wait_for_url("**/login")
+    page.goto(f"{web.address}/host")
+    page.wait_for_url("**/login?next=/host")
+    page.get_by_label("Password").fill("wrong password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not the password")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/host")
+
+
+def test_by_keyboard_alone(page: Page, web: WebServer) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Deploy your first agent").focus()
+    page.keyboard.press("Enter")
+    sheet = page.get_by_role("dialog")
+    page.wait_for_timeout(500)  # the dialog takes the focus when it has opened
+    sheet.get_by_label("Name").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("typed")
+    sheet.get_by_role("button", name="Deploy", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/agents/typed")
+    expect(page.locator(".title")).to_contain_text("Ready")
+
+
+def test_a_page_that_lies_still_asks_for_nothing(page: Page, web: WebServer) -> None:
+    deploy(web, "hello")
+    page.goto(web.address)
+    expect(page.get_by_role("listitem").filter(has_text="hello")).to_contain_text("Ready")
+    page.wait_for_timeout(1000)
+    watched = Watched(page, web.address)
+    page.wait_for_timeout(12_000)
+    assert watched.requests == []
+
+
+def test_the_session_is_kept_from_scripts_and_other_sites(
+    context: BrowserContext, page: Page, web: WebServer
+) -> None:
+    [cookie] = [one for one in context.cookies() if one["name"] == "taos_session"]
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    assert page.evaluate("document.cookie") == ""
+
+
+def test_two_people_see_the_same(page: Page, context: BrowserContext, web: WebServer) -> None:
+    other = context.new_page()
+    log_in(other, web) if other.url.endswith("/login") else other.goto(web.address)
+    deploy(web, "hello")
+    for one in (page, other):
+        expect(one.get_by_role("listitem").filter(has_text="hello")).to_contain_text("Ready")
