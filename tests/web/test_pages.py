@@ -69,7 +69,7 @@ def test_a_name_is_checked_as_it_is_typed(page: Page, web: WebServer) -> None:
     expect(sheet).to_be_visible()
     sheet.get_by_text("More choices").click()
     name.fill("second")
-    sheet.get_by_label("Memory").fill("a lot")
+    sheet.get_by_role("textbox", name="Memory").fill("a lot")
     sheet.get_by_role("button", name="Deploy", exact=True).click()
     expect(sheet.get_by_role("alert")).to_contain_text("no size")
     page.keyboard.press("Escape")

@@ -58,6 +58,7 @@ class DeploySheet:
         self._frameworks = {one.name: one for one in site.services.agents.list_frameworks()}
         self._framework = next(iter(self._frameworks))
         free = await self._free()
+        await site.feed.fresh_sight()
         with sheet("Deploy an agent") as self._dialog:
             choices("Framework", self._describe(), self._framework, self._choose)
             self._name = text_field(

@@ -135,14 +135,15 @@ def announcer() -> ui.html:
 def tell(message: str, hint: str = "", kind: str = "ok") -> None:
     """Say something for a few seconds; a failure stays longer."""
     is_failure = kind == "fail"
-    colour = "var(--fail-soft)" if is_failure else "var(--ok-soft)"
     ui.notify(
         message,
         caption=hint or None,
         timeout=15000 if is_failure else 4000,
         multi_line=bool(hint),
         close_button="Close" if is_failure else False,
-        attrs={"style": f"background:{colour};color:var(--text)"},
+        classes="note-fail" if is_failure else "note-ok",
+        color="note",  # no colour of Quasar's: they are `!important`
+        textColor="note",
     )
 
 
@@ -171,9 +172,9 @@ def text_field(
     name = f"field-{next(_numbers)}"
     with ui.element("div").classes("field"):
         show(label, tag="label").props(f"for={name}")
-        # The box itself is never sent again: that would undo what is typed meanwhile.
+        # `^`: the attribute. Vue would set the property back whenever anything else changes.
         box = ui.element("input").props(f"id={name} aria-describedby={name}-said autocomplete=off")
-        for key, given in ({"type": "text", "value": value} | attributes).items():
+        for key, given in ({"type": "text", "^value": value} | attributes).items():
             box._props[key] = given
         line = show(Markup.escape(hint)).classes("said").props(f"id={name}-said aria-live=polite")
     field = Field(value, box, line)
