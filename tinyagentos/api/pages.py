@@ -17,5 +17,7 @@ class BesidePages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         path = scope.get("path", "")
-        is_api = any(path == one or path.startswith(f"{one}/") for one in API_PATHS)
+        is_api = scope["type"] == "lifespan" or any(
+            path == one or path.startswith(f"{one}/") for one in API_PATHS
+        )
         await (self._app if is_api else self._pages)(scope, receive, send)

@@ -20,7 +20,7 @@ from tinyagentos.model.errors import HostNotReady
 
 ROOT = Path(__file__).parent.parent.parent
 MARKS = {Verdict.ok: "✓", Verdict.warn: "!", Verdict.fail: "✗"}
-TEST_PACKAGES = ("busybox-static",)
+TEST_PACKAGES = ("busybox-static", "chromium", "fonts-dejavu-core")
 
 
 def register(app: typer.Typer) -> None:

@@ -88,7 +88,7 @@ class DeploySheet:
                 for name, known in one.expected_seconds.items()
                 if known
             ]
-            need = f"needs {words.size(one.memory_bytes)} of memory"
+            need = f"needs {words.memory(one.memory_bytes)} of memory"
             return "; ".join([f"Version {one.version}, {need}", *took]) + "."
 
         return {one.name: (one.title, meaning(one)) for one in self._frameworks.values()}
@@ -163,10 +163,10 @@ class DeploySheet:
     async def _free(self) -> dict[str, str]:
         """What this host has left, in words; what cannot be known is left out."""
         host = self._site.services.host
-        found = {"memory": f"Free here: {words.size(host.memory_available())}"}
+        found = {"memory": f"Free here: {words.memory(host.memory_available())}"}
         try:
             room = await host.incus.storage.get_resources((await pick_pool(host)).name)
-            found["disk"] = f"Free here: {words.size(room.free_bytes)}"
+            found["disk"] = f"Free here: {words.memory(room.free_bytes)}"
         except (TaosError, IncusError):
             pass  # the deploy itself says what is wrong with the host
         return found

@@ -74,6 +74,13 @@ def size(count: float | None) -> str:
     return f"{count:.0f} B"
 
 
+def memory(count: float | None) -> str:
+    """Bytes of memory or of a limit, in the units that limits are given in."""
+    if count is None:
+        return ""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def seconds(count: float) -> str:
     """A duration."""
     if count < 10:

@@ -25,9 +25,37 @@ from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImageRow, ImageState
 from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
 from tinyagentos.store.access import AccessTable
-from tinyagentos.store.database import Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class MemoryTable(AccessTable):
+    """Passwords and sessions for any thread: test clients call from threads of their own."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, str] = {}
+        self.sessions: dict[str, datetime] = {}
+
+    def find_secret(self, name: str, now: datetime) -> str:
+        return self.secrets.get(name, "")
+
+    def put_secret(self, name: str, value: str, until: datetime) -> None:
+        self.secrets[name] = value
+
+    def drop_secret(self, name: str) -> None:
+        self.secrets.pop(name, None)
+
+    def find_session(self, digest: str, now: datetime) -> datetime | None:
+        return self.sessions.get(digest)
+
+    def put_session(self, digest: str, until: datetime, now: datetime) -> None:
+        self.sessions[digest] = until
+
+    def drop_session(self, digest: str) -> None:
+        self.sessions.pop(digest, None)
+
+    def drop_sessions(self) -> None:
+        self.sessions.clear()
 
 
 class FakeServices:
@@ -36,7 +64,7 @@ class FakeServices:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_dir=folder, run_dir=folder, port=0)
         self.token = "secret-token"
-        self.access = Access(AccessTable(Database(":memory:")))
+        self.access = Access(MemoryTable())
         self.jobs = self.images = self.agents = self
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []

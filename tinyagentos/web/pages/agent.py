@@ -117,7 +117,8 @@ class AgentPage:
         if agent and agent.reason:
             kind = "fail" if agent.state is AgentState.failed else "warn"
             above.append(notice(kind, agent.reason, "The log below may say more."))
-        if agent and (usage := sight.usage.get(agent.name)):
+        is_up = agent and agent.state is not AgentState.deploying
+        if agent and is_up and (usage := sight.usage.get(agent.name)):
             above.append(el("div", render_usage(usage, agent.memory_bytes), class_="card"))
         put(self._above, Markup("").join(above))
         self._show_work(job, agent)
@@ -314,10 +315,13 @@ class AgentPage:
             "Framework": f"{agent.framework} {agent.version}",
             "Deployed": way,
             "Since": words.ago(agent.created_at, site.services.host.now()),
-            "Memory limit": words.size(agent.memory_bytes),
+            "Memory limit": words.memory(agent.memory_bytes),
             "Instance": el("code", agent.instance),
         }
         show(el("section", facts(pairs, wide=True), class_="card"))
+
+        if agent.state is AgentState.deploying:
+            return
 
         async def delete() -> None:
             await site.services.agents.start_delete(self._name)

@@ -129,7 +129,7 @@ def agent_card(site: Site, agent: Agent, job: Job | None, usage: Usage | None) -
         parts.append(timeline.render_brief(job, expected_seconds(site, job)))
     if agent.reason:
         parts.append(notice("fail" if agent.state is AgentState.failed else "warn", agent.reason))
-    if usage:
+    if usage and agent.state is not AgentState.deploying:
         parts.append(render_usage(usage, agent.memory_bytes))
     newer = chip("warn", "download", f"Update to {agent.newest}") if agent.newest else None
     about = el("p", f"{agent.framework} {agent.version}", class_="quiet small")
@@ -148,8 +148,8 @@ def failed_card(job: Job) -> Card:
 
 def render_usage(usage: Usage, limit: int | None) -> Markup:
     """What the agent takes now."""
-    memory = words.size(usage.memory_bytes)
-    of = f" of {words.size(limit)}" if limit else ""
+    memory = words.memory(usage.memory_bytes)
+    of = f" of {words.memory(limit)}" if limit else ""
     share = usage.memory_bytes / limit if limit else None
     kind = "warn" if share and share > 0.9 else "calm"
     return facts(

@@ -121,7 +121,7 @@ async def render_used(site: Site) -> Markup:
             el("h2", "taOS itself"),
             facts({
                 "Version": __version__,
-                "Memory": words.size(own_memory_bytes()),
+                "Memory": words.memory(own_memory_bytes()),
                 "Processor time": words.seconds(own.ru_utime + own.ru_stime),
             }),
             class_="card",
@@ -137,7 +137,7 @@ def usage_card(title: str, used: float, total: float, note: str) -> Markup:
         "section",
         el("h2", title),
         bar(share, f"{title}: used", "warn" if share and share > 0.9 else "calm"),
-        el("p", f"{words.size(used)} of {words.size(total)} used"),
+        el("p", f"{words.memory(used)} of {words.memory(total)} used"),
         el("p", note, class_="quiet small") if note else None,
         class_="card",
     )

@@ -1,0 +1,126 @@
+"""The web's password, codes and sessions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tinyagentos import access
+from tinyagentos.access import Access, digest
+from tinyagentos.model.errors import Conflict, InvalidInput, TooManyTries, Unauthorized
+from tinyagentos.store.access import AccessTable
+from tinyagentos.store.database import Database
+
+GOOD = "correct horse"
+
+
+class World:
+    """An Access and its clock."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.database = Database(":memory:")
+        self.access = Access(AccessTable(self.database), lambda: self.now)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(access, "SCRYPT_P", 1)  # the same work, a fifth of it
+    return World()
+
+
+async def test_the_first_password_needs_the_machines_code_and_takes_it_once(world: World) -> None:
+    with pytest.raises(Unauthorized):
+        await world.access.set_first_password("", GOOD, "a")
+    code = world.access.new_code().code
+    with pytest.raises(Unauthorized):
+        await world.access.set_first_password("wrong-wrong", GOOD, "a")
+    with pytest.raises(InvalidInput):
+        await world.access.set_first_password(code, "short", "a")
+    session = await world.access.set_first_password(f" {code.upper()} ", GOOD, "a")
+    assert world.access.is_session(session)
+    with pytest.raises(Conflict):
+        await world.access.set_first_password(code, "another one", "a")
+    with pytest.raises(Conflict):
+        world.access.new_code()
+
+
+async def test_a_code_is_for_a_day_and_a_new_one_ends_it(world: World) -> None:
+    first = world.access.new_code().code
+    second = world.access.new_code()
+    assert second.path == f"/setup?code={second.code}"
+    with pytest.raises(Unauthorized):
+        await world.access.set_first_password(first, GOOD, "a")
+    world.now += timedelta(hours=25)
+    with pytest.raises(Unauthorized):
+        await world.access.set_first_password(second.code, GOOD, "a")
+
+
+async def test_log_in_and_out(world: World) -> None:
+    with pytest.raises(Unauthorized):
+        await world.access.log_in(GOOD, "a")  # none is set: nobody gets in
+    await world.access.set_password(GOOD)
+    with pytest.raises(Unauthorized):
+        await world.access.log_in(GOOD + " ", "a")
+    one, two = await world.access.log_in(GOOD, "a"), await world.access.log_in(GOOD, "b")
+    ended: list[str] = []
+    world.access.on_end = ended.append
+    world.access.log_out(one)
+    assert (world.access.is_session(one), world.access.is_session(two)) == (False, True)
+    assert ended == [digest(one)]
+    await world.access.set_password("another password")
+    assert not world.access.is_session(two)
+    assert ended == [digest(one), ""]
+
+
+async def test_guessing_is_stopped_for_the_guesser_only(world: World) -> None:
+    await world.access.set_password(GOOD)
+    for _ in range(5):
+        with pytest.raises(Unauthorized):
+            await world.access.log_in("guess", "guesser")
+    with pytest.raises(TooManyTries):
+        await world.access.log_in(GOOD, "guesser")
+    assert await world.access.log_in(GOOD, "owner")
+    world.now += timedelta(minutes=11)
+    assert await world.access.log_in(GOOD, "guesser")
+
+
+async def test_guessing_codes_is_stopped_too(world: World) -> None:
+    code = world.access.new_code().code
+    for _ in range(5):
+        with pytest.raises(Unauthorized):
+            await world.access.set_first_password("aaaaa-aaaaa", GOOD, "guesser")
+    with pytest.raises(TooManyTries):
+        await world.access.set_first_password(code, GOOD, "guesser")
+
+
+async def test_a_session_lasts_while_it_is_used(world: World) -> None:
+    await world.access.set_password(GOOD)
+    used, left = await world.access.log_in(GOOD, "a"), await world.access.log_in(GOOD, "a")
+    for _ in range(3):
+        world.now += timedelta(days=20)
+        assert world.access.is_session(used)
+    assert not world.access.is_session(left)
+    for nonsense in ("", "x", "x" * 10_000):
+        assert not world.access.is_session(nonsense)
+
+
+async def test_only_hashes_are_kept(world: World) -> None:
+    await world.access.set_password(GOOD)
+    session = await world.access.log_in(GOOD, "a")
+    kept = "\n".join(
+        str(tuple(row))
+        for table in ("web_secrets", "web_sessions")
+        for row in world.database.execute(f"SELECT * FROM {table}")
+    )
+    assert GOOD not in kept
+    assert session not in kept
+    assert digest(session) in kept
+
+
+def test_many_callers_do_not_fill_the_memory(world: World) -> None:
+    tries = access.Tries()
+    for number in range(3 * access.MOST_CALLERS):
+        tries.note(str(number), world.now)
+    assert len(tries._wrong) == access.MOST_CALLERS
