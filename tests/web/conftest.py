@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clean(web: WebServer) -> Iterator[None]:
     """No agent, no job at work, and no fault when a test begins."""
     yield

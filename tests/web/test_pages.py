@@ -12,7 +12,7 @@ from tests.web.world import PASSWORD, WebServer
 from tinyagentos.model.agent import AgentSpec
 from tinyagentos.model.job import Job
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 
 def deploy(web: WebServer, name: str) -> Job:
@@ -170,6 +170,30 @@ def test_images_jobs_host_and_nothing(page: Page, web: WebServer, look: Look) ->
     expect(page.get_by_role("heading", name="There is no agent nobody")).to_be_visible()
     page.goto(f"{web.address}/jobs/none")
     expect(page.get_by_role("heading", name="There is no such job")).to_be_visible()
+
+
+def test_an_image_is_fetched_paused_and_fetched_on(page: Page, web: WebServer, look: Look) -> None:
+    web.change(lambda: setattr(web.mirror, "rate", 1 << 16))
+    page.goto(f"{web.address}/images")
+    card = page.locator("section").filter(has_text="openclaw").first
+    expect(card).to_contain_text("Not on this host")
+    look("images-absent")
+    card.get_by_role("button", name="Download fast-deploy image").click()
+    expect(card).to_contain_text("Downloading")
+    expect(card).to_contain_text(re.compile(r"\d.* of \d.* [MkB]+"))
+    look("images-fetching")
+    card.get_by_role("button", name="Pause").click()
+    expect(card.get_by_role("button", name="Go on downloading")).to_be_visible()
+    [part] = (web.folder / "cache" / "images").glob("*.part")
+    had = part.stat().st_size
+    assert had
+    web.change(lambda: setattr(web.mirror, "rate", 0))
+    card.get_by_role("button", name="Go on downloading").click()
+    expect(card).to_contain_text("Ready")
+    assert "bytes=0-" not in web.mirror.requests[-1]  # it went on where it was
+    card.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(card).to_contain_text("Not on this host")
 
 
 def test_an_incus_that_is_away_is_said_on_every_page(page: Page, web: WebServer) -> None:

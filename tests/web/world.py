@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
+from tests.deploy.test_download import Released
 from tests.deploy.world import Taos
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.fake_parts import FakeExec
+from tests.fakes.mirror import Mirror
 from tinyagentos.access import Access
 from tinyagentos.api.app import create_api
 from tinyagentos.api.serve import serve
@@ -47,10 +49,9 @@ class WebTaos(Taos):
 class WebServer:
     """with WebServer(folder) as server: ... Its address, and a way to act in its thread."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = ""
-        self._settings = settings
         self._ready = threading.Event()
         self._failed: BaseException | None = None
 
@@ -97,6 +98,7 @@ class WebServer:
         taos.builder.fail = False
         taos.builder.go_on.set()
         fake.answer = None
+        self.mirror.rate = 0
         fake.ready_after = 0
         for job in taos.runner.list_active():
             with contextlib.suppress(Conflict):
@@ -107,6 +109,8 @@ class WebServer:
         fake.project().images.clear()
         fake.project().aliases.clear()
         taos.database.execute("DELETE FROM jobs")
+        for part in (self.folder / "cache" / "images").glob("*"):
+            part.unlink()
 
     def _run(self) -> None:
         try:
@@ -118,9 +122,16 @@ class WebServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with FakeIncus(self.folder / "incus.sock") as self.fake:
+        self.released = Released(self.folder)
+        async with (
+            FakeIncus(self.folder / "incus.sock") as self.fake,
+            Mirror(self.released.files) as self.mirror,
+        ):
             self.fake.on_exec = act_like_an_agent
-            self.taos = WebTaos(self.folder, self.fake, port=0, **self._settings)
+            self.taos = WebTaos(
+                self.folder, self.fake, port=0, image_channel=self.mirror.url,
+                image_root=self.released.root, image_policy="manual",
+            )  # fmt: skip
             self.taos.start()
             entrance = Entrance(self.taos)
             tasks = [asyncio.create_task(entrance.run())]

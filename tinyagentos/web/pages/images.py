@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from markupsafe import Markup
 from nicegui import ui
 
@@ -22,6 +24,9 @@ POLICIES = {
     "off": "It is never fetched; agents are built on this host.",
 }
 ORIGINS = {"build": "made by a deploy on this host", "channel": "downloaded"}
+
+
+Again = Callable[[], Awaitable[None]]
 
 
 def register(site: Site) -> None:
@@ -81,7 +86,7 @@ class ImagesPage:
         for key, row in keys.items():
             if key not in self._rows:
                 with self._grid:
-                    self._rows[key] = ImageCard(site, row)
+                    self._rows[key] = ImageCard(site, row, self._show)
             self._rows[key].show(row)
 
     def _policy(self) -> None:
@@ -144,8 +149,9 @@ WAYS = {"deploy.image": "by image", "deploy.build": "built"}
 class ImageCard:
     """One image."""
 
-    def __init__(self, site: Site, row: ImageRow) -> None:
+    def __init__(self, site: Site, row: ImageRow, again: Again) -> None:
         self._site = site
+        self._again = again
         self._wanted: object = None
         with ui.element("section").classes("card") as self.box:
             with ui.element("div").classes("head"):
@@ -207,9 +213,7 @@ class ImageCard:
 
         async def remove() -> None:
             await site.services.images.remove(row.framework)
-            site.feed.look_again()
-            self.box.delete()
-            ui.navigate.reload()
+            await self._again()
 
         settings = site.services.settings
         if settings.image_channel and settings.image_policy != "off":

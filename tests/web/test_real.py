@@ -1,0 +1,110 @@
+"""The pages with a real server process, real Incus and a real agent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from bench.common import Server, server
+from bench.web import find_address
+from tests.web.conftest import SHOTS, check
+
+pytestmark = [pytest.mark.e2e, pytest.mark.incus, pytest.mark.build]
+PASSWORD = "a password of the test"
+DEPLOYED_WITHIN = 400_000
+
+
+@pytest.fixture(scope="module")
+def taos() -> Iterator[Server]:
+    """A running server with nothing in its project."""
+    with server() as made:
+        made.start()
+        yield made
+
+
+def test_from_the_first_visit_to_an_agent_and_its_end(taos: Server, browser: Browser) -> None:
+    address = find_address(taos)
+    page = browser.new_context(
+        viewport={"width": 1280, "height": 800}, reduced_motion="reduce"
+    ).new_page()
+    page.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
+    first_visit(page, taos, address)
+    deploy(page)
+    agent(page, taos)
+    delete(page)
+    page.context.close()
+
+
+def first_visit(page: Page, taos: Server, address: str) -> None:
+    """A stranger gets no further than the code; the machine's owner sets the password."""
+    page.goto(address)
+    page.wait_for_url("**/setup")
+    page.get_by_label("Setup code").fill("guess-guess")
+    page.get_by_label("New password").fill(PASSWORD)
+    page.get_by_role("button").click()
+    expect(page.get_by_role("alert")).to_contain_text("code is not right")
+    code = taos.http.post("/api/web/setup-code").json()
+    page.goto(address + code["path"])
+    check(page, "setup")
+    page.get_by_label("New password").fill(PASSWORD)
+    page.get_by_role("button").click()
+    expect(page.get_by_role("heading", name="No agent yet")).to_be_visible()
+
+
+def deploy(page: Page) -> None:
+    """By the dialog; watched over a reload until the agent itself answers."""
+    page.get_by_role("button", name="Deploy your first agent").click()
+    page.wait_for_timeout(500)
+    page.get_by_role("dialog").get_by_role("button", name="Deploy", exact=True).click()
+    page.wait_for_url("**/agents/hello")
+    steps = page.get_by_role("list", name="Steps")
+    expect(steps).to_contain_text("running")
+    page.reload()
+    shot(page, "real-deploying")
+    expect(page.locator(".title")).to_contain_text("Ready", timeout=DEPLOYED_WITHIN)
+
+
+def agent(page: Page, taos: Server) -> None:
+    """Its log and a shell in it; a stop and a start."""
+    expect(page.get_by_role("log")).to_contain_text(re.compile(r"\w+"))
+    page.get_by_role("tab", name="Terminal").click()
+    screen = page.locator(".xterm")
+    expect(screen).to_contain_text("$")
+    screen.click()
+    page.keyboard.type("id -un; echo $((6*7))\n")
+    expect(screen).to_contain_text("agent")
+    expect(screen).to_contain_text("42")
+    shot(page, "real-terminal")
+    page.get_by_role("link", name="Agents").first.click()
+    card = page.get_by_role("listitem").filter(has_text="hello")
+    expect(card).to_contain_text("Ready")
+    expect(card).to_contain_text(re.compile(r"Memory\s*[\d.]+ [GM]iB"))
+    shot(page, "real-agents")
+    card.get_by_role("link").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".title")).to_contain_text("Stopped", timeout=60_000)
+    page.get_by_role("button", name="Keep the state as it is now").click()
+    expect(page.get_by_role("button", name="Restore")).to_be_visible()
+
+
+def delete(page: Page) -> None:
+    """By its name; then the page leads on again."""
+    page.get_by_role("tab", name="About").click()
+    page.get_by_role("button", name="Delete this agent").click()
+    page.wait_for_timeout(500)
+    page.get_by_label("Type hello to confirm").fill("hello")
+    page.get_by_role("button", name="Delete for ever").click()
+    expect(page.get_by_text("Delete hello")).to_be_visible()
+    page.get_by_role("link", name="Agents").first.click()
+    expect(page.get_by_role("heading", name="No agent yet")).to_be_visible(timeout=60_000)
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep how it looks."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(300)
+    page.screenshot(path=SHOTS / f"{name}.png")
