@@ -26,6 +26,7 @@ from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
+from tinyagentos.images.weigh import weigh_kind
 from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
@@ -83,7 +84,7 @@ class Services:
         )
         self.agents = Agents(self.host)
         supply = Supply(self.incus, settings, host_arch(), line, timings, lambda: datetime.now(UTC))
-        for kind in (*agent_kinds(self.host), download_kind(supply)):
+        for kind in (*agent_kinds(self.host), download_kind(supply), weigh_kind(supply)):
             self.jobs.register(kind)
 
     async def missing(self) -> tuple[Problem, ...]:

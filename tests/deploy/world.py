@@ -20,6 +20,7 @@ from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
+from tinyagentos.images.weigh import weigh_kind
 from tinyagentos.incus import Incus, IncusUnreachable, OperationLost
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec
@@ -122,7 +123,7 @@ class Taos:
         supply = Supply(
             self.incus, self.settings, ARCH, self.line, timings, lambda: datetime.now(UTC)
         )
-        for kind in (*agent_kinds(self.host), download_kind(supply)):
+        for kind in (*agent_kinds(self.host), download_kind(supply), weigh_kind(supply)):
             self.runner.register(kind)
 
     def start(self) -> Taos:

@@ -25,8 +25,7 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(access, "SCRYPT_P", 1)  # the same work, a fifth of it
+def world() -> World:
     return World()
 
 

@@ -35,6 +35,7 @@ def test_from_the_first_visit_to_an_agent_and_its_end(taos: Server, browser: Bro
     first_visit(page, taos, address)
     deploy(page)
     agent(page, taos)
+    weigh(page)
     delete(page)
     page.context.close()
 
@@ -89,6 +90,17 @@ def agent(page: Page, taos: Server) -> None:
     expect(page.locator(".title")).to_contain_text("Stopped", timeout=60_000)
     page.get_by_role("button", name="Keep the state as it is now").click()
     expect(page.get_by_role("button", name="Restore")).to_be_visible()
+
+
+def weigh(page: Page) -> None:
+    """What the image kept of the build is made of."""
+    page.get_by_role("link", name="Images").click()
+    page.get_by_role("button", name="What is in it").click()
+    page.get_by_text("What is in it:").click(timeout=DEPLOYED_WITHIN)
+    expect(page.get_by_role("cell", name="openclaw").first).to_be_visible()
+    page.get_by_role("img").last.scroll_into_view_if_needed()
+    shot(page, "real-weight")
+    page.go_back()
 
 
 def delete(page: Page) -> None:

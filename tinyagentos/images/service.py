@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from tinyagentos.config import Settings
 from tinyagentos.images.download import DOWNLOAD, IMPORT, USE, VERIFY, WARM, open_channel
 from tinyagentos.images.supply import find_image
+from tinyagentos.images.weigh import WEIGH, Weight, weigh_subject, weight_of
 from tinyagentos.incus import Image, Incus
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, TaosError
@@ -97,6 +98,17 @@ class Images:
         if image is None:
             raise NotFound(f"There is no image of {framework} here.", hint="`taos image list`")
         await self._incus.images.delete(image.fingerprint)
+
+    def find_weight(self, fingerprint: str) -> Weight | None:
+        """What the image weighs by component; None until it was weighed."""
+        weight = weight_of(self._settings.cache_dir, fingerprint)
+        return weight if weight.is_known else None
+
+    def start_weighing(self, fingerprint: str) -> Job:
+        """A job that finds out what the image weighs by component; a second call joins it."""
+        subject = weigh_subject(fingerprint)
+        active = self._runner.find_active(subject)
+        return active or self._runner.submit(WEIGH, subject, {"fingerprint": fingerprint})
 
     def _check(self, framework: str) -> None:
         if framework not in self._recipes:

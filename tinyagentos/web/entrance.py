@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import re
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +39,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 STARTING = """<h1>taOS is starting</h1>
 <p role="status">The pages are being loaded. This takes a few seconds.</p>"""
 BROKEN = """<h1>The pages cannot be loaded</h1>
@@ -64,6 +67,7 @@ class Entrance:
                 Route("/logout", door.logout, methods=["POST"]),
                 Mount(STATIC, StaticFiles(directory=FILES)),
                 Route("/favicon.ico", door.icon),
+                Route("/images/weights/{fingerprint}.svg", self._picture),
                 Mount("/", self._inner),
             ]
         )
@@ -96,6 +100,15 @@ class Entrance:
             await send(message)
 
         await self._own(scope, receive, with_headers)
+
+    async def _picture(self, request: Request) -> Response:
+        """The picture of an image's weight."""
+        fingerprint = request.path_params["fingerprint"]
+        is_one = FINGERPRINT.fullmatch(fingerprint)
+        weight = self._services.images.find_weight(fingerprint) if is_one else None
+        if weight is None:
+            return Response(status_code=404)
+        return FileResponse(weight.picture, media_type="image/svg+xml")
 
     async def _inner(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._pages:

@@ -137,6 +137,7 @@ def tell(message: str, hint: str = "", kind: str = "ok") -> None:
     is_failure = kind == "fail"
     ui.notify(
         message,
+        position="top",  # on a phone dialogs and navigation are at the bottom
         caption=hint or None,
         timeout=15000 if is_failure else 4000,
         multi_line=bool(hint),

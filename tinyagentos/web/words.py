@@ -120,6 +120,10 @@ def subject(job: Job) -> str:
 
 def kind(job: Job) -> str:
     """What the job does to it, such as `Deploy hello`."""
-    what = {"end undo window": "remove the old root of", "keep image": "keep image of"}
+    what = {
+        "end undo window": "remove the old root of",
+        "keep image": "keep image of",
+        "weigh image": "weigh image",
+    }
     words = what.get(job.kind, job.kind)
     return f"{words[:1].upper()}{words[1:]} {subject(job)}"

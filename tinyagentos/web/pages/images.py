@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
 from markupsafe import Markup
 from nicegui import ui
 
 from tinyagentos.images.download import DOWNLOAD
+from tinyagentos.images.weigh import WEIGH, Weight, weigh_subject
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.image import ImageRow, ImageState
@@ -63,7 +65,7 @@ class ImagesPage:
 
     async def _changed(self, change: Change) -> None:
         jobs = [job for job in map(self._job, change.jobs) if job]
-        if any(job.subject.startswith("image:") for job in jobs):
+        if any("image:" in job.subject or job.kind == WEIGH for job in jobs):
             await self._show()
 
     def _job(self, job_id: str) -> Job | None:
@@ -143,6 +145,7 @@ class ImagesPage:
             show(el("ul", *items, class_="history"))
 
 
+HEAVIEST = 12
 WAYS = {"deploy.image": "by image", "deploy.build": "built"}
 
 
@@ -184,6 +187,12 @@ class ImageCard:
             parts.append(notice("fail", job.error.message, job.error.hint))
         elif row.reason:
             parts.append(el("p", row.reason[:1].upper() + row.reason[1:] + ".", class_="quiet"))
+        weighing = services.jobs.find_active(weigh_subject(row.fingerprint))
+        weight = services.images.find_weight(row.fingerprint) if row.fingerprint else None
+        if weighing:
+            parts.append(timeline.render_brief(weighing))
+        elif weight:
+            parts.append(render_weight(row, weight))
         put(self._body, Markup("").join(parts))
         wanted = (
             row.state,
@@ -211,6 +220,9 @@ class ImageCard:
         def download() -> None:
             site.services.images.start_download(row.framework)
 
+        def weigh() -> None:
+            site.services.images.start_weighing(row.fingerprint)
+
         async def remove() -> None:
             await site.services.images.remove(row.framework)
             await self._again()
@@ -223,6 +235,10 @@ class ImageCard:
                 begun = job and job.kind == DOWNLOAD
                 label = "Go on downloading" if begun else "Download fast-deploy image"
                 site.button(label, download, "primary", "download")
+        if row.fingerprint and not site.services.images.find_weight(row.fingerprint):
+            weighing = site.services.jobs.find_active(weigh_subject(row.fingerprint))
+            if not weighing:
+                site.button("What is in it", weigh)
         if row.state is ImageState.ready:
             ask = confirm(
                 site, f"Remove the image of {row.framework}?",
@@ -233,3 +249,24 @@ class ImageCard:
 
     def _cancel(self, job: Job) -> None:
         self._site.services.jobs.cancel_job(job.id)
+
+
+def render_weight(row: ImageRow, weight: Weight) -> Markup:
+    """What is in the image: the picture, and the heaviest parts in words."""
+    report = json.loads(weight.report.read_text())
+    heaviest = sorted(report["components"], key=lambda one: -one["packed_bytes"])[:HEAVIEST]
+    rows = (
+        el("tr", el("td", one["name"].partition(":")[2] or one["name"]),
+           el("td", words.size(one["packed_bytes"]), class_="num"),
+           el("td", words.size(one["unpacked_bytes"]), class_="num"))
+        for one in heaviest
+    )  # fmt: skip
+    heads = el("tr", *(el("th", name, scope="col") for name in ("Part", "Packed", "Unpacked")))
+    total = f"{words.size(report['packed_bytes'])}, {words.size(report['unpacked_bytes'])} unpacked"
+    return el(
+        "details",
+        el("summary", f"What is in it: {total}"),
+        el("img", src=f"/images/weights/{row.fingerprint}.svg", class_="picture",
+           alt=f"The parts of {row.framework} by size; the heaviest are in the table below"),
+        el("table", el("thead", heads), el("tbody", *rows), class_="table"),
+    )  # fmt: skip
