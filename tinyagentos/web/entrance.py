@@ -39,6 +39,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+# Who waits for the server to be healthy asks at once; loading would compete with the answer.
+LOAD_AFTER = 0.3
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 STARTING = """<h1>taOS is starting</h1>
 <p role="status">The pages are being loaded. This takes a few seconds.</p>"""
@@ -74,6 +76,7 @@ class Entrance:
 
     async def run(self) -> None:
         """Load the pages and keep them going until this is cancelled."""
+        await asyncio.sleep(LOAD_AFTER)
         try:
             module: Pages = await asyncio.to_thread(
                 importlib.import_module,

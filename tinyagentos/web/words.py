@@ -81,6 +81,14 @@ def memory(count: float | None) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def memory_of(used: float, limit: float | None) -> str:
+    """Memory in use, of what may be used; the unit is said once where it is the same."""
+    if limit is None:
+        return memory(used)
+    (number, unit), whole = memory(used).split(" "), memory(limit)
+    return f"{number if whole.endswith(unit) else f'{number} {unit}'} of {whole}"
+
+
 def seconds(count: float) -> str:
     """A duration."""
     if count < 10:

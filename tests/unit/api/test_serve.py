@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.unit.api.fake_services import FakeServices
 from tests.unit.api.live import WITHIN, LiveServer, live_server
+from tinyagentos.api.app import create_api
+from tinyagentos.api.serve import serve
 from tinyagentos.api.sockets import answers, bind_local, bind_tcp, listening, web_address
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import Conflict, HostNotReady
@@ -170,3 +180,51 @@ def test_a_signal_ends_it_soon_and_cleanly_with_streams_open(
 def test_the_server_runs_outside_the_main_thread(server: LiveServer) -> None:
     assert threading.current_thread() is threading.main_thread()
     assert server.address.startswith("http://127.0.0.1:")
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "taos")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(encoding))
+    key_file.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+async def test_with_a_certificate_the_address_is_tls_and_the_socket_is_not(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    services = FakeServices(tmp_path)
+    settings = Settings(data_dir=tmp_path, run_dir=tmp_path, port=0, tls_cert=cert, tls_key=key)
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(create_api(services), settings, on_started=started.set_result)
+    )
+    address = await asyncio.wait_for(started, WITHIN)
+    assert address.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=str(cert))
+    async with httpx.AsyncClient(base_url=address, verify=context, trust_env=False) as http:
+        assert (await http.get("/api/health")).status_code == 200
+        assert (await http.get("/api/agents")).status_code == 401
+    transport = httpx.AsyncHTTPTransport(uds=str(settings.server_socket))
+    async with httpx.AsyncClient(base_url="http://taos", transport=transport) as http:
+        assert (await http.get("/api/agents")).status_code == 200
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving

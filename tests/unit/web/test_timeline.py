@@ -62,7 +62,9 @@ def test_sizes_times_and_ages() -> None:
     assert [words.size(n) for n in (0, 999, 1500, 2_500_000, 117_500_000, 3.2e9)] == [
         "0 B", "999 B", "1.5 kB", "2.5 MB", "118 MB", "3.2 GB",
     ]  # fmt: skip
-    assert words.memory(2 << 30) == "2.0 GiB"
+    assert words.memory_of(3 << 29, 2 << 30) == "1.5 of 2.0 GiB"
+    assert words.memory_of(3 << 20, 2 << 30) == "3 MiB of 2.0 GiB"
+    assert words.memory_of(3 << 20, None) == "3 MiB"
     assert [words.seconds(n) for n in (0.04, 9.96, 59.4, 61, 3700)] == [
         "0.0 s", "10.0 s", "59 s", "1 min 01 s", "1 h 01 min",
     ]  # fmt: skip

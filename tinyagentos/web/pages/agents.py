@@ -148,16 +148,17 @@ def failed_card(job: Job) -> Card:
 
 def render_usage(usage: Usage, limit: int | None) -> Markup:
     """What the agent takes now."""
-    memory = words.memory(usage.memory_bytes)
-    of = f" of {words.memory(limit)}" if limit else ""
     share = usage.memory_bytes / limit if limit else None
     kind = "warn" if share and share > 0.9 else "calm"
+    memory_bar = bar(share, "Memory in use", kind) if limit else None
     return facts(
         {
             "Memory": el(
-                "div", f"{memory}{of}", bar(share, "Memory in use", kind) if limit else None
+                "div",
+                words.memory_of(usage.memory_bytes, limit),
+                bar(share, "Memory in use", kind) if limit else None,
             ),
-            "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "not yet known",
+            "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "measuring",
             "Disk": words.size(usage.disk_bytes),
         }
     )
