@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 PAUSE = 0.5
 LOOK_EVERY = 10.0
 FIRST_WITHIN = 2.0
+HISTORY = 90
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Feed:
         self._askers = 0
         self._states: dict[str, bool] = {}
         self._spent: dict[str, tuple[float, int]] = {}
+        self._history: dict[str, deque[Usage]] = {}
+        self._noted = 0.0
         self.sight = Sight()
 
     async def run(self) -> None:
@@ -96,6 +100,10 @@ class Feed:
         finally:
             self._askers -= 1
         return self.sight
+
+    def history(self, name: str) -> tuple[Usage, ...]:
+        """What the agent took at each look, the latest last."""
+        return tuple(self._history.get(name, ()))
 
     def look_again(self) -> None:
         """Something happened that may have changed agents."""
@@ -140,9 +148,22 @@ class Feed:
                 continue
             before, self.sight = self.sight, await self._look()
             self._looked.set()
+            self._note_usage()
             if self.sight != before:
                 await self._tell(Change(agents=True))
             await asyncio.sleep(PAUSE)
+
+    def _note_usage(self) -> None:
+        """Keep what agents take, at even intervals; of those that are gone nothing."""
+        now = asyncio.get_running_loop().time()
+        usage = self.sight.usage
+        for name in self._history.keys() - usage.keys():
+            del self._history[name]
+        if now - self._noted < LOOK_EVERY * 0.9:
+            return
+        self._noted = now
+        for name, one in usage.items():
+            self._history.setdefault(name, deque(maxlen=HISTORY)).append(one)
 
     async def _look(self) -> Sight:
         try:

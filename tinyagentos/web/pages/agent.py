@@ -18,6 +18,7 @@ from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.web import timeline, words
+from tinyagentos.web.chart import render_usage_lines
 from tinyagentos.web.deploy import expected_seconds
 from tinyagentos.web.feed import Change, find_job
 from tinyagentos.web.frame import (
@@ -119,7 +120,9 @@ class AgentPage:
             above.append(notice(kind, agent.reason, "The log below may say more."))
         is_up = agent and agent.state is not AgentState.deploying
         if agent and is_up and (usage := sight.usage.get(agent.name)):
-            above.append(el("div", render_usage(usage, agent.memory_bytes), class_="card"))
+            lines = render_usage_lines(self._site.feed.history(agent.name), agent.memory_bytes)
+            figures = render_usage(usage, agent.memory_bytes)
+            above.append(el("section", figures, lines, class_="card", aria_label="In use"))
         put(self._above, Markup("").join(above))
         self._show_work(job, agent)
         self._show_controls(agent, job)

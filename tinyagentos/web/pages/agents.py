@@ -153,11 +153,7 @@ def render_usage(usage: Usage, limit: int | None) -> Markup:
     memory_bar = bar(share, "Memory in use", kind) if limit else None
     return facts(
         {
-            "Memory": el(
-                "div",
-                words.memory_of(usage.memory_bytes, limit),
-                bar(share, "Memory in use", kind) if limit else None,
-            ),
+            "Memory": el("div", words.memory_of(usage.memory_bytes, limit), memory_bar),
             "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "measuring",
             "Disk": words.size(usage.disk_bytes),
         }
