@@ -9,6 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.web.conftest import Look, Watched, log_in
 from tests.web.world import PASSWORD, WebServer
+from tinyagentos.agents.order import VERSION_KEY
 from tinyagentos.model.agent import AgentSpec
 from tinyagentos.model.job import Job
 
@@ -146,6 +147,26 @@ def test_snapshots_power_and_deleting_by_name(page: Page, web: WebServer, look: 
     sheet.get_by_role("button", name="Delete for ever").click()
     page.goto(web.address)
     expect(page.get_by_role("heading", name="No agent yet")).to_be_visible()
+
+
+def test_upgrade_and_return(page: Page, web: WebServer, look: Look) -> None:
+    deploy(web, "hello")
+
+    def make_old() -> None:
+        [instance] = web.fake.project().instances.values()
+        instance.json["config"][VERSION_KEY] = "2020.1.1"
+
+    web.change(make_old)
+    page.goto(web.address)
+    card = page.get_by_role("listitem").filter(has_text="hello")
+    expect(card).to_contain_text("Update to")
+    card.get_by_role("link").click()
+    look("agent-upgrade")
+    page.get_by_role("button", name="Upgrade to").click()
+    page.get_by_role("button", name="Return to 2020.1.1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Return", exact=True).click()
+    expect(page.get_by_role("button", name="Upgrade to")).to_be_visible()
+    expect(page.locator(".title")).to_contain_text("Ready")
 
 
 def test_images_jobs_host_and_nothing(page: Page, web: WebServer, look: Look) -> None:

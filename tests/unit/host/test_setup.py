@@ -12,7 +12,7 @@ from tinyagentos.config import Settings
 from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen, warning
 from tinyagentos.host.checks import CHECKS
 from tinyagentos.host.facts import HostFacts
-from tinyagentos.host.setup import examine_host, set_up_host
+from tinyagentos.host.setup import examine_host, mend_check, set_up_host
 from tinyagentos.incus import IncusError, IncusUnreachable
 from tinyagentos.model.errors import HostNotReady, NoSpace, Unauthorized
 
@@ -140,3 +140,15 @@ def test_every_check_says_why_it_matters() -> None:
         "packages", "incus", "pool", "network", "project", "profile", "token", "limits"
     ]  # fmt: skip
     assert all(check.why for check in CHECKS)
+
+
+async def test_one_check_is_mended_alone_and_by_root_only(settings: Settings) -> None:
+    made: list[str] = []
+    thing = Thing("a", made)
+    with pytest.raises(Unauthorized):
+        await mend_check(settings, thing.check(), facts=USER)
+    await mend_check(settings, thing.check(), facts=ROOT)
+    await mend_check(settings, thing.check(), facts=ROOT)
+    assert made == ["a"]
+    with pytest.raises(HostNotReady):
+        await mend_check(settings, Thing("b", made, mends=False).check(), facts=ROOT)

@@ -264,3 +264,21 @@ async def test_a_failed_job_can_be_retried(database: Database, world: World) -> 
     world.fail_with = None
     again = await runner.wait_job(runner.retry_job(failed.id).id)
     assert (again.state, again.params) == (JobState.succeeded, {"x": "1"})
+
+
+async def test_a_watcher_of_all_jobs_hears_of_each_and_its_end_is_forgotten(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    changes = runner.watch_changes()
+    first = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    one = runner.submit("work", "agent:a", {})
+    two = runner.submit("work", "agent:b", {})
+    assert await first == {one.id, two.id}
+    second = asyncio.ensure_future(anext(changes))
+    world.go_on.set()
+    await runner.wait_job(one.id)
+    assert one.id in await second
+    await changes.aclose()  # type: ignore[attr-defined] # it is a generator
+    assert not runner._feeds

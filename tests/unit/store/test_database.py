@@ -63,3 +63,13 @@ def test_the_typical_time_is_the_median_of_the_latest() -> None:
         timings.add("deploy.build", "openclaw/x64", seconds, NOW)
     assert timings.typical_seconds("deploy.build", "openclaw/x64") == 42
     assert timings.typical_seconds("deploy.image", "openclaw/x64") is None
+
+
+def test_recent_timings_are_the_newest_of_all_that_begin_so() -> None:
+    table = TimingTable(Database(":memory:"))
+    for number, what in enumerate(("deploy.build", "image.settle", "deploy.image")):
+        table.add(what, "openclaw/x64", number, NOW)
+    found = table.list_recent("deploy.")
+    assert [(one.what, one.seconds) for one in found] == [("deploy.image", 2), ("deploy.build", 0)]
+    assert found[0].at == NOW
+    assert len(table.list_recent("deploy.", limit=1)) == 1
