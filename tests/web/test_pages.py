@@ -142,6 +142,7 @@ def test_snapshots_power_and_deleting_by_name(page: Page, web: WebServer, look: 
     sheet.get_by_role("button", name="Delete for ever").click()
     expect(sheet).to_contain_text("That is not hello")
     sheet.get_by_label("Type hello to confirm").fill("hello")
+    expect(sheet).not_to_contain_text("That is not hello")
     page.wait_for_timeout(300)
     look("agent-delete")
     sheet.get_by_role("button", name="Delete for ever").click()
@@ -261,6 +262,12 @@ def test_by_keyboard_alone(page: Page, web: WebServer) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/agents/typed")
     expect(page.locator(".title")).to_contain_text("Ready")
+    page.get_by_role("tab", name="Log").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="About")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("button", name="Delete this agent")).to_be_visible()
 
 
 def test_a_page_that_lies_still_asks_for_nothing(page: Page, web: WebServer) -> None:

@@ -223,7 +223,14 @@ def confirm(
     """A dialog that asks first; with a name, that has to be typed."""
     with sheet(title) as dialog:
         show(el("p", text))
-        typed = text_field(f"Type {name} to confirm", autocapitalize="none") if name else None
+        typed = (
+            text_field(
+                f"Type {name} to confirm", on_input=lambda _: typed and typed.say(""),
+                autocapitalize="none",
+            )
+            if name
+            else None
+        )  # fmt: skip
 
         async def go() -> None:
             if typed and typed.value.strip() != name:

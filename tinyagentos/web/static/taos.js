@@ -47,5 +47,13 @@
     if (box.textContent.length > 400000) box.textContent = box.textContent.slice(-300000);
     if (follow) box.scrollTop = box.scrollHeight;
   };
-  window.taosCopy = (text) => navigator.clipboard && navigator.clipboard.writeText(text);
+  // Arrow keys move between tabs, as the ARIA practices have it.
+  document.addEventListener("keydown", (event) => {
+    const tab = event.target.closest?.("[role=tab]");
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!tab || !step) return;
+    const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]")];
+    tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length].focus();
+    event.preventDefault();
+  });
 })();
