@@ -186,6 +186,9 @@ def test_images_jobs_host_and_nothing(page: Page, web: WebServer, look: Look) ->
     page.get_by_role("link", name="Host").click()
     expect(page.get_by_text("Storage pool taos")).to_be_visible()
     look("host")
+    page.get_by_role("button", name="Fix").click()  # of the token, which this server has not
+    expect(page.get_by_role("heading", name="This host is ready for agents")).to_be_visible()
+    assert (web.folder / "token").stat().st_mode & 0o777 == 0o600
     page.goto(f"{web.address}/nothing")
     expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
     page.goto(f"{web.address}/agents/nobody")

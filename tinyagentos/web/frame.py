@@ -223,14 +223,9 @@ def confirm(
     """A dialog that asks first; with a name, that has to be typed."""
     with sheet(title) as dialog:
         show(el("p", text))
-        typed = (
-            text_field(
-                f"Type {name} to confirm", on_input=lambda _: typed and typed.say(""),
-                autocapitalize="none",
-            )
-            if name
-            else None
-        )  # fmt: skip
+        typed = text_field(f"Type {name} to confirm", autocapitalize="none") if name else None
+        if typed:
+            typed.box.on("input", lambda: typed.say(""), [])
 
         async def go() -> None:
             if typed and typed.value.strip() != name:
