@@ -28,9 +28,9 @@ def web() -> Iterator[WebServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium. Not for the session: its loop would be in the way of other tests'."""
     found = next((path for path in map(shutil.which, CHROMIUM) if path), None)
     assert found, "install the package chromium; `./taos test` does"
     with sync_playwright() as playwright:
