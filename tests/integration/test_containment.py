@@ -83,6 +83,7 @@ async def agents(backend: Backend, policy: NetworkPolicy, image: str) -> AsyncIt
     incus = backend.incus
     bridge = await ensure_policy_bridge(policy, incus, await read_host_addresses())
     try:
+        assert await ensure_policy_bridge(policy, incus, await read_host_addresses()) == bridge
         address = (await incus.networks.get(bridge)).config["ipv4.address"]
         prefix = address.partition("/")[0].rpartition(".")[0]
         for last in ("201", "202"):

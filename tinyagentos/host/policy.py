@@ -43,7 +43,8 @@ async def ensure_policy_bridge(
 ) -> str:
     """The name of the policy's bridge; made if it is not there, its rules brought up to date."""
     name, described = policy.bridge, f"taOS network policy {policy}"
-    if await incus.networks.find(name) is None:
+    found = await incus.networks.find(name)
+    if found is None:
         subnet = await find_free_subnet()
         address = IPv4Address(subnet[1])
         # The ACL first: a bridge is never there without its rules.
@@ -59,7 +60,8 @@ async def ensure_policy_bridge(
         with contextlib.suppress(AlreadyExists):
             await incus.networks.create(name, config=config, description=described)
         return name
-    await _ensure_acl(name, policy, host, incus, described)
+    own = IPv4Address(found.config["ipv4.address"].partition("/")[0])
+    await _ensure_acl(name, policy, (*host, own), incus, described)
     return name
 
 
