@@ -44,6 +44,13 @@ def read_subnets(routes: str, addresses: str) -> tuple[Subnet, ...]:
     return tuple(subnets)
 
 
+async def find_free_subnet() -> Subnet:
+    """A subnet that this host does not know yet."""
+    routes = await proc.run("ip", "-json", "-4", "route", "show", "table", "all", within=10)
+    addresses = await proc.run("ip", "-json", "-4", "address", within=10)
+    return pick_subnet(read_subnets(routes, addresses))
+
+
 async def look(ground: Ground) -> Finding:
     """Whether the bridge is there."""
     name = ground.settings.bridge
@@ -64,9 +71,7 @@ async def look(ground: Ground) -> Finding:
 
 async def fix(ground: Ground, _: Report) -> None:
     """Make the bridge on a free subnet."""
-    routes = await proc.run("ip", "-json", "-4", "route", "show", "table", "all", within=10)
-    addresses = await proc.run("ip", "-json", "-4", "address", within=10)
-    subnet = pick_subnet(read_subnets(routes, addresses))
+    subnet = await find_free_subnet()
     config = {
         "ipv4.address": f"{subnet[1]}/{subnet.prefixlen}",
         "ipv4.nat": "true",

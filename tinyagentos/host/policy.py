@@ -1,0 +1,87 @@
+"""One bridge for each network policy in use, with the ACL that carries the policy out.
+
+The ACL is on the bridge because on a NIC it needs bridge connection tracking, which small
+kernels lack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from ipaddress import IPv4Address
+
+from tinyagentos import proc
+from tinyagentos.host.checks.network import find_free_subnet
+from tinyagentos.incus import AclRule, AlreadyExists, Incus, NotFound
+from tinyagentos.model.network import NetworkPolicy, closed_networks
+
+
+async def read_host_addresses() -> tuple[IPv4Address, ...]:
+    """The host's own IPv4 addresses, those of its bridges too."""
+    shown = await proc.run("ip", "-json", "-4", "address", within=10)
+    return tuple(
+        IPv4Address(one["local"])
+        for link in json.loads(shown or "[]")
+        for one in link.get("addr_info", ())
+        if one.get("family") == "inet" and not IPv4Address(one["local"]).is_loopback
+    )
+
+
+def plan_egress(policy: NetworkPolicy, host: tuple[IPv4Address, ...]) -> tuple[AclRule, ...]:
+    """The ACL's rules; what none of them names is rejected, all of IPv6 with it."""
+    if not policy.internet:
+        return ()
+    closed = ",".join(map(str, closed_networks(policy, host)))
+    return (
+        AclRule("reject", destination=closed, description="private networks and the host"),
+        AclRule("allow", destination="0.0.0.0/0", description="the internet"),
+    )
+
+
+async def ensure_policy_bridge(
+    policy: NetworkPolicy, incus: Incus, host: tuple[IPv4Address, ...]
+) -> str:
+    """The name of the policy's bridge; made if it is not there, its rules brought up to date."""
+    name, described = policy.bridge, f"taOS network policy {policy}"
+    found = await incus.networks.find(name)
+    if found is None:
+        subnet = await find_free_subnet()
+        address = IPv4Address(subnet[1])
+        # The ACL first: a bridge is never there without its rules.
+        await _ensure_acl(name, policy, (*host, address), incus, described)
+        config = {
+            "ipv4.address": f"{address}/{subnet.prefixlen}",
+            "ipv4.nat": "true",
+            "ipv6.address": "none",
+            "security.acls": name,
+            "security.acls.default.egress.action": "reject",
+            "security.acls.default.ingress.action": "reject",
+        }
+        with contextlib.suppress(AlreadyExists):
+            await incus.networks.create(name, config=config, description=described)
+        return name
+    own = IPv4Address(found.config["ipv4.address"].partition("/")[0])
+    await _ensure_acl(name, policy, (*host, own), incus, described)
+    return name
+
+
+async def drop_policy_bridge(policy: NetworkPolicy, incus: Incus) -> bool:
+    """Remove bridge and ACL when no instance uses them; whether they are gone."""
+    found = await incus.networks.find(policy.bridge)
+    if found and found.used_by:
+        return False
+    with contextlib.suppress(NotFound):
+        await incus.networks.delete(policy.bridge)
+    with contextlib.suppress(NotFound):
+        await incus.networks.delete_acl(policy.bridge)
+    return True
+
+
+async def _ensure_acl(
+    name: str, policy: NetworkPolicy, host: tuple[IPv4Address, ...], incus: Incus, described: str
+) -> None:
+    egress = plan_egress(policy, tuple(sorted(set(host))))
+    try:
+        await incus.networks.create_acl(name, egress=egress, description=described)
+    except AlreadyExists:
+        await incus.networks.update_acl(name, egress=egress, description=described)
