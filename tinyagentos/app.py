@@ -23,6 +23,7 @@ from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
 from tinyagentos.host.token import ensure_key, ensure_token
+from tinyagentos.images.bundle import export_kind
 from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -35,6 +36,7 @@ from tinyagentos.model.job import Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,11 @@ class Services:
             is_needed=lambda: any(needs_line(job) for job in self.jobs.list_active()),
         )
         timings = TimingTable(self.database)
-        self.images = Images(self.incus, recipes, host_arch(), self.jobs, settings)
+        supply = Supply(
+            self.incus, settings, host_arch(), line, timings, SupplyTable(self.database),
+            lambda: datetime.now(UTC),
+        )  # fmt: skip
+        self.images = Images(supply, recipes, self.jobs)
         self.host = Host(
             settings=settings,
             incus=self.incus,
@@ -83,8 +89,8 @@ class Services:
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        supply = Supply(self.incus, settings, host_arch(), line, timings, lambda: datetime.now(UTC))
-        for kind in (*agent_kinds(self.host), download_kind(supply), weigh_kind(supply)):
+        supplying = (download_kind(supply), weigh_kind(supply), export_kind(supply))
+        for kind in (*agent_kinds(self.host), *supplying):
             self.jobs.register(kind)
 
     async def missing(self) -> tuple[Problem, ...]:
@@ -107,11 +113,15 @@ class Services:
         """Take up unfinished jobs; at the end leave running ones to the next server."""
         self.jobs.start()
         self.images.start_policy()
-        tidying = asyncio.create_task(self._tidy(), name="tidy")
+        upkeep = (
+            asyncio.create_task(self._tidy(), name="tidy"),
+            asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
+        )
         try:
             yield
         finally:
-            tidying.cancel()
+            for task in upkeep:
+                task.cancel()
             await self.jobs.stop()
             await self.incus.close()
             self.database.close()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tinyagentos import wire
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import ALL_ERRORS, HostNotReady, TaosError, Unauthorized
+from tinyagentos.model.image import ImagePolicy
 
 WITHIN = 30.0
 PATIENCE = 60.0
@@ -149,6 +150,23 @@ class Client:
     def download(self, framework: str) -> wire.Job:
         """Begin to get the framework's image."""
         return self._begin("POST", f"/api/images/{_part(framework)}/download")
+
+    def image_policy(self) -> wire.Policy:
+        """When images are fetched."""
+        return self._get("/api/images/policy", wire.Policy)
+
+    def choose_image_policy(self, policy: ImagePolicy) -> None:
+        """Fetch images by this policy from now on."""
+        self._send("PUT", "/api/images/policy", wire.Policy(policy=policy))
+
+    def import_image(self, path: str) -> wire.Job:
+        """Begin to get an image out of an exported file."""
+        return self._begin("POST", "/api/images/file/import", wire.ImportFile(path=path))
+
+    def export_image(self, framework: str, path: str) -> wire.Job:
+        """Begin to write a released image into a file."""
+        body = wire.ExportFile(framework=framework, path=path)
+        return self._begin("POST", "/api/images/file/export", body)
 
     def remove_image(self, framework: str) -> None:
         """Remove the framework's image."""

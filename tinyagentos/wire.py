@@ -150,6 +150,34 @@ class Image(Wire):
     reason: str
 
 
+class Policy(BaseModel):
+    """When images are fetched."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    policy: Annotated[images.ImagePolicy, Field(strict=False)]
+
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"^/[^\x00]*$")]
+
+
+class ImportFile(BaseModel):
+    """An exported image on the server's machine."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    path: FilePath = Field(description="The file's whole path")
+
+
+class ExportFile(BaseModel):
+    """Where an image is to be written on the server's machine."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    framework: str = Field(max_length=1000)
+    path: FilePath = Field(description="The whole path of a file that is not there yet")
+
+
 class NewAgent(BaseModel):
     """What to deploy. Sizes in bytes, or words such as `2GiB`."""
 

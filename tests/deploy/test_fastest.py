@@ -61,6 +61,7 @@ async def test_a_quick_download_is_waited_for(
     taos = begin(folder, fake, released, web)
     job = await taos.runner.wait_job((await deploy(taos)).id)
     assert (job.state, job.source) == (JobState.succeeded, "image"), job
+    assert "the download takes about" in job.source_reason
     [wait] = [step for step in job.steps if step.name == WAIT_IMAGE]
     assert wait.done_bytes == wait.total_bytes == released.target.size_bytes
     assert taos.builder.builds == 0

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.fakes.fake_incus import FakeIncus
@@ -17,6 +17,7 @@ from tinyagentos.agents.service import Agents
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
+from tinyagentos.images.bundle import export_kind
 from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -29,6 +30,7 @@ from tinyagentos.model.job import Job
 from tinyagentos.model.recipe import Recipe
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 ARCH = "x64"
@@ -74,6 +76,7 @@ class Taos:
     ) -> None:
         self.folder = folder
         self.fake = fake
+        self.later = timedelta()
         self.settings = Settings(
             data_dir=folder, run_dir=folder, incus_socket=fake.socket, ready_within=5,
             **more,  # type: ignore[arg-type]
@@ -102,7 +105,11 @@ class Taos:
         )
         timings = TimingTable(self.database)
         recipes = {"openclaw": recipe}
-        self.images = Images(self.incus, recipes, ARCH, self.runner, self.settings)
+        self.supply = Supply(
+            self.incus, self.settings, ARCH, self.line, timings, SupplyTable(self.database),
+            lambda: datetime.now(UTC) + self.later,
+        )  # fmt: skip
+        self.images = Images(self.supply, recipes, self.runner)
         self.host = Host(
             settings=self.settings,
             incus=self.incus,
@@ -120,10 +127,12 @@ class Taos:
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
-        supply = Supply(
-            self.incus, self.settings, ARCH, self.line, timings, lambda: datetime.now(UTC)
-        )
-        for kind in (*agent_kinds(self.host), download_kind(supply), weigh_kind(supply)):
+        for kind in (
+            *agent_kinds(self.host),
+            download_kind(self.supply),
+            export_kind(self.supply),
+            weigh_kind(self.supply),
+        ):
             self.runner.register(kind)
 
     def start(self) -> Taos:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from tinyagentos.agents import instances, keep
 from tinyagentos.agents.host import Host
@@ -53,7 +54,7 @@ async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchP
 
     Several deploys at once would else each build the same thing, and each more slowly.
     """
-    refused = ""
+    refused = waited = ""
     while True:
         with job.step(PLAN):
             if begun := await _begun_earlier(order, job, host):
@@ -61,6 +62,8 @@ async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchP
             else:
                 download = None if refused else await _begin_download(order, host)
                 plan = await _plan(order, download, refused, host)
+                if waited and plan.source == "image":
+                    plan = replace(plan, reason=waited)
                 other = find_builder(order, job.job, host) if plan.source == "build" else None
             if other is None:
                 # Nothing waits between the look and the choice: only one deploy becomes builder.
@@ -73,6 +76,7 @@ async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchP
                 job.note(f"{other.kind} of {other.subject.partition(':')[2]} makes it")
                 await host.runner.wait_job(other.id)
         elif download:
+            waited = plan.reason
             refused = await _wait_for(download, order, job, host)
 
 

@@ -42,6 +42,7 @@ from tinyagentos.factory.smoke import (
 )
 from tinyagentos.host.checks.project import CONFIG
 from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
+from tinyagentos.images.download import Supply
 from tinyagentos.images.importer import ImageFile, import_file, read_image_file
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -54,6 +55,7 @@ from tinyagentos.model.recipe import Recipe, RecipeKind, SmokeChat, SmokePart
 from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 PREFIX = "taos-smoke-"
@@ -220,15 +222,20 @@ async def smoke_host(
         is_transient=lambda _: False,
     )
     recipes = {recipe.name: recipe}
+    timings = TimingTable(database)
+    supply = Supply(
+        incus, settings, host_arch(), Line(), timings, SupplyTable(database),
+        lambda: datetime.now(UTC),
+    )  # fmt: skip
     host = Host(
         settings=settings,
         incus=incus,
         runner=runner,
-        timings=TimingTable(database),
+        timings=timings,
         recipes=recipes,
         builder=RecipeBuilder(incus, settings, host_arch()),
-        images=Images(incus, recipes, host_arch(), runner, settings),
-        line=Line(),
+        images=Images(supply, recipes, runner),
+        line=supply.line,
         arch=host_arch(),
         key=secrets.token_bytes(32),
         new_suffix=lambda: secrets.token_hex(3),

@@ -25,8 +25,9 @@ from tinyagentos.model.job import Problem
 OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
 # Files of the pages, the same for everybody.
 OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
-# The password can be set and codes be made with the token or on the machine only.
-NOT_BY_SESSION = "/api/web/"
+# The password can be set, codes be made and files of this machine be named with the token or on
+# the machine only.
+NOT_BY_SESSION = ("/api/web/", "/api/images/file/")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Literal, Protocol, cast
 
 from fastapi import Depends, Request
@@ -10,7 +11,7 @@ from fastapi import Depends, Request
 from tinyagentos.access import Access
 from tinyagentos.config import Settings
 from tinyagentos.model.agent import Agent, AgentSpec, Framework, Snapshot
-from tinyagentos.model.image import ImageRow
+from tinyagentos.model.image import ImagePolicy, ImageRow
 from tinyagentos.model.job import Job, Problem
 
 
@@ -36,7 +37,12 @@ class ImageService(Protocol):
     """Images of this host."""
 
     async def list_images(self) -> tuple[ImageRow, ...]: ...
+    @property
+    def policy(self) -> ImagePolicy: ...
+    def choose_policy(self, policy: ImagePolicy) -> None: ...
     def start_download(self, framework: str) -> Job: ...
+    def start_import(self, file: Path) -> Job: ...
+    def start_export(self, framework: str, file: Path) -> Job: ...
     async def remove(self, framework: str) -> None: ...
 
 

@@ -15,6 +15,7 @@ from tinyagentos.cli.common import Json, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import Conflict
+from tinyagentos.model.image import POLICIES, ImagePolicy
 from tinyagentos.model.smoke import raise_failed
 
 app = typer.Typer(no_args_is_help=True, help="Images: list, build, import, weigh, check.")
@@ -130,18 +131,55 @@ def build(
     raise_failed(checks, built.path.name)
 
 
-@app.command("import")
-def import_image(
-    file: Annotated[Path, typer.Argument(help="An image made by `taos image build`.")],
+@app.command()
+def policy(
+    chosen: Annotated[
+        ImagePolicy | None, typer.Argument(help="lazy, background, manual or off.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Have the image in Incus, so that deploys use it."""
+    """Show or choose when images are fetched."""
+    client = connect()
+    if chosen:
+        client.choose_image_policy(chosen)
+    now = client.image_policy().policy
+    print_json({"policy": now}) if as_json else print_line(f"{now}: {POLICIES[now]}")
+
+
+@app.command("export")
+def export_image(
+    framework: Framework,
+    to: Annotated[Path, typer.Option(help="The file to write, such as on a USB stick.")],
+    wait: Annotated[bool, typer.Option(help="Wait until it is written.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Write a released image, with all that proves it, into one file."""
+    path = str(to.resolve())
+    begin(lambda client: client.export_image(framework, path), wait=wait, as_json=as_json)
+
+
+@app.command("import")
+def import_image(
+    file: Annotated[Path, typer.Argument(help="Made by `taos image export` or `image build`.")],
+    wait: Annotated[bool, typer.Option(help="Wait until the image is here.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Have the image in Incus, so that deploys use it.
+
+    An exported image is verified as a download is. One that was built here is taken as your own.
+    """
     from tinyagentos.agents.recipes import import_image_file
 
-    need_root("Importing an image")
+    if file.is_file() and file.suffix != ".zst":
+        path = str(file.resolve())
+        begin(lambda client: client.import_image(path), wait=wait, as_json=as_json)
+        return
+    need_root("Importing an image that nobody has signed")
     image = asyncio.run(import_image_file(file, Settings()))
     if as_json:
         print_json({"framework": image.framework, "arch": image.arch, "version": image.version,
                     "fingerprint": image.fingerprint})  # fmt: skip
     else:
-        print_line(f"{image.framework} {image.version} for {image.arch} is ready to deploy")
+        print_line(
+            f"{image.framework} {image.version} for {image.arch} is ready to deploy (not signed)"
+        )

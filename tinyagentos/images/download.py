@@ -7,37 +7,46 @@ that was not signed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar, cast
 
 from tinyagentos.config import Settings
 from tinyagentos.images.fetch import Manner, fetch_image, part_path
 from tinyagentos.images.line import Line
+from tinyagentos.images.policy import after_failure, after_look, after_success
 from tinyagentos.images.source import open_source
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.images.verify import VerifiedImage, verify
 from tinyagentos.incus import Incus, IncusError, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind
-from tinyagentos.model.errors import HostNotReady, NoSpace, Unavailable
+from tinyagentos.model.errors import HostNotReady, NoSpace, TaosError, Unavailable
 from tinyagentos.model.image import image_alias
 from tinyagentos.model.release import ImageTarget
 from tinyagentos.signing.channel import Channel, trusted_root
+from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 DOWNLOAD = "download image"
 ASK, FETCH, VERIFY = "ask the channel", "fetch", "verify"
 IMPORT, WARM, USE = "import", "unpack image", "use it from now on"
+# The parameter of a job that gets its image from elsewhere than the configured channel.
+FROM = "from"
 STEPS = (ASK, FETCH, VERIFY, IMPORT, WARM, USE)
 HEADROOM = 512 << 20
 SAY_EVERY = 0.25
 # The timing of all that follows on fetching.
 SETTLE = "image.settle"
 MB = 1_000_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,10 @@ class Supply:
     arch: str
     line: Line
     timings: TimingTable
+    table: SupplyTable
     now: Callable[[], datetime]
+    # What is trusted of the channel is read and written by one at a time.
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def folder(self) -> Path:
@@ -61,7 +73,11 @@ def download_kind(supply: Supply) -> JobKind:
     """The kind of job that gets an image."""
 
     async def run(job: JobContext) -> None:
-        await ensure_image_present(job, supply)
+        try:
+            await ensure_image_present(job, supply)
+        except TaosError as error:
+            remember_failure(error, job, supply)
+            raise
 
     async def undo(job: JobContext) -> None:
         await undo_download(job, supply)
@@ -100,25 +116,82 @@ async def undo_download(job: JobContext, supply: Supply) -> None:
 async def ensure_known(framework: str, job: JobContext, supply: Supply) -> ImageTarget:
     """The newest image that the channel offers; Unavailable when it has none for this machine."""
     with job.step(ASK):
-        index = await asyncio.to_thread(open_channel(supply.settings).refresh)
-        target = index.newest(framework, supply.arch)
-        if target is None:
-            raise Unavailable(
-                f"The channel has no image of {framework} for {supply.arch}.",
-                hint="Deploying builds it on this host instead.",
-            )
+        target = await find_newest(framework, supply, job.params.get(FROM, ""))
         job.note(f"{target.framework} {target.version}, {target.size_bytes / MB:.0f} MB")
         return target
 
 
-def open_channel(settings: Settings) -> Channel:
-    """The configured channel; HostNotReady when none is, or no root to trust."""
-    if not settings.image_channel:
+async def find_newest(framework: str, supply: Supply, address: str = "") -> ImageTarget:
+    """The newest image that the channel offers for this machine, remembered as such.
+
+    address: another channel than the configured one, such as an exported file. Raises Untrusted in
+    its kinds, Unavailable when the channel cannot be reached or has none.
+    """
+    async with supply.asking:
+        index = await in_thread(open_channel(supply.settings, address).refresh)
+    target = index.newest(framework, supply.arch)
+    if target is None:
+        raise Unavailable(
+            f"The channel has no image of {framework} for {supply.arch}.",
+            hint="Deploying builds it on this host instead.",
+        )
+    alias = image_alias(framework, supply.arch)
+    record = after_look(supply.table.get(alias), target, supply.now(), random.random())  # noqa: S311 - spreads the checks
+    supply.table.put(alias, record)
+    return target
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of work that blocks for a while; when cancelled, nobody waits for it.
+
+    Not asyncio.to_thread: the server could not end before a stalled channel's deadline.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(cast(T, value))
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=run, name="channel", daemon=True).start()
+    return await result
+
+
+def remember_failure(error: TaosError, job: JobContext, supply: Supply) -> None:
+    """Keep why the image did not come, and when the policy may try again."""
+    alias = image_alias(job.params["framework"], supply.arch)
+    record = supply.table.get(alias)
+    begun = any(step.name == FETCH for step in job.job.steps if step.state != "pending")
+    fetched = record.fingerprint if begun else ""
+    chance = random.random()  # noqa: S311 - spreads the tries
+    supply.table.put(alias, after_failure(record, error, supply.now(), chance, fetched=fetched))
+
+
+def open_channel(settings: Settings, address: str = "") -> Channel:
+    """The channel at the address, else the configured one.
+
+    Raises HostNotReady when there is neither, or no root to trust.
+    """
+    address = address or settings.image_channel
+    if not address:
         raise HostNotReady(
             "No channel of images is configured.",
             hint="Set `image_channel` to its address; until then deploying builds on this host.",
         )
-    source = open_source(settings.image_channel)
+    source = open_source(address)
     state = settings.data_dir / "channel"
     return Channel(trusted_root(settings.image_root), state, source.metadata)
 
@@ -154,7 +227,7 @@ async def ensure_fetched(target: ImageTarget, job: JobContext, supply: Supply) -
         settings = supply.settings
         return await fetch_image(
             target,
-            open_source(settings.image_channel),
+            open_source(job.params.get(FROM) or settings.image_channel),
             supply.folder,
             progress=Pace(job, supply.line).at,
             note=job.note,
@@ -226,12 +299,13 @@ async def ensure_used(target: ImageTarget, job: JobContext, supply: Supply) -> N
 
 
 def record_settled(target: ImageTarget, job: JobContext, supply: Supply) -> None:
-    """Keep how long an image that was fetched took until its use, for later estimates."""
+    """Keep that it came, and how long it took from its last byte to its use."""
+    alias = image_alias(target.framework, supply.arch)
+    supply.table.put(alias, after_success(supply.table.get(alias)))
     took = {step.name: step.seconds for step in job.job.steps}
     if IMPORT in took:
         seconds = sum(took.get(name, 0.0) for name in (VERIFY, IMPORT, WARM, USE))
-        subject = image_alias(target.framework, supply.arch)
-        supply.timings.add(SETTLE, subject, seconds, supply.now(), target.size_bytes)
+        supply.timings.add(SETTLE, alias, seconds, supply.now(), target.size_bytes)
 
 
 def drop_others(target: ImageTarget, supply: Supply) -> None:

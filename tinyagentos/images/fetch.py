@@ -57,7 +57,8 @@ async def fetch_image(
     """The file with all of the image's parts, each proven. progress: bytes here, bytes in all.
 
     Raises Unavailable when it cannot be had now (what came is kept), WrongContent when the source
-    sends something else than what was signed, NoSpace when the disk takes no more.
+    sends something else than what was signed, NoSpace when the disk takes no more: then
+    what came is removed, because a full disk stops more than this.
     """
     path = part_path(folder, target)
     good = await asyncio.to_thread(find_good_parts, path, target)
@@ -132,7 +133,7 @@ async def _fetch_run(
                     size = part_size(index, target)
                     content, held = bytes(held[:size]), held[size:]
                     if index not in good:
-                        await _keep(content, index, descriptor, good, wrong, target)
+                        await _keep(content, index, descriptor, good, wrong, target, path)
                     index += 1
                 if index >= len(target.chunks) or good.issuperset(range(index, len(target.chunks))):
                     return
@@ -152,6 +153,7 @@ async def _keep(
     good: set[int],
     wrong: dict[int, int],
     target: ImageTarget,
+    path: Path,
 ) -> None:
     """Write the part where it belongs if it is as signed; else it is asked for again."""
     digest = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
@@ -163,14 +165,24 @@ async def _keep(
             f"part {index + 1} of {len(target.chunks)} came damaged.", hint="It is asked for again."
         )
     try:
-        await asyncio.to_thread(os.pwrite, descriptor, content, index * target.chunk_bytes)
+        await asyncio.to_thread(_write_all, descriptor, content, index * target.chunk_bytes)
     except OSError as error:
+        # The jobs' database is on the same disk, and needs room to say what has happened.
+        path.unlink(missing_ok=True)
+        had = f"{good_bytes(good, target) / 1e6:.0f} of {target.size_bytes / 1e6:.0f} MB"
         raise NoSpace(
             f"The image cannot be written: {error.strerror}. "
-            f"{good_bytes(good, target) / 1e6:.0f} of {target.size_bytes / 1e6:.0f} MB are here.",
-            hint="Make room on the disk of data_dir, then download again: what has come is kept.",
+            f"{had} were here; they were removed to give back the room.",
+            hint="Make room on the disk of data_dir, then download again.",
         ) from error
     good.add(index)
+
+
+def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+    """Write everything; a disk that becomes full first takes a piece and then says so."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(descriptor, content[done:], offset + done)
 
 
 def _not_signed(why: str) -> WrongContent:

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
-from tinyagentos.config import Settings
-from tinyagentos.images.download import DOWNLOAD, IMPORT, USE, VERIFY, WARM, open_channel
+from tinyagentos.images.bundle import EXPORT, read_bundle
+from tinyagentos.images.download import (
+    DOWNLOAD,
+    FROM,
+    IMPORT,
+    USE,
+    VERIFY,
+    WARM,
+    Supply,
+    find_newest,
+    open_channel,
+)
+from tinyagentos.images.policy import (
+    AUTOMATIC,
+    after_failure,
+    is_check_due,
+    is_stale,
+    is_wanted,
+    may_try,
+)
 from tinyagentos.images.supply import find_image
 from tinyagentos.images.weigh import WEIGH, Weight, weigh_subject, weight_of
-from tinyagentos.incus import Image, Incus
+from tinyagentos.incus import Image, IncusError
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, TaosError
-from tinyagentos.model.image import ARCH_OF_MACHINE, ImageRow, ImageState, image_alias
+from tinyagentos.model.image import (
+    ARCH_OF_MACHINE,
+    ImagePolicy,
+    ImageRow,
+    ImageState,
+    SupplyRecord,
+    image_alias,
+)
 from tinyagentos.model.job import Job, StepState
 from tinyagentos.model.recipe import Recipe
 
 _log = logging.getLogger(__name__)
+LOOK_AFTER = 300.0
 STATES = {
     VERIFY: ImageState.verifying, IMPORT: ImageState.importing, WARM: ImageState.warming,
     USE: ImageState.warming,
@@ -26,19 +56,24 @@ STATES = {
 class Images:
     """The images of this host: one row per framework, and one for each other image we made."""
 
-    def __init__(
-        self,
-        incus: Incus,
-        recipes: Mapping[str, Recipe],
-        arch: str,
-        runner: Runner,
-        settings: Settings,
-    ) -> None:
-        self._incus = incus
-        self._settings = settings
+    def __init__(self, supply: Supply, recipes: Mapping[str, Recipe], runner: Runner) -> None:
+        self._supply = supply
+        self._incus = supply.incus
+        self._settings = supply.settings
+        self._table = supply.table
+        self._arch = supply.arch
         self._recipes = recipes
-        self._arch = arch
         self._runner = runner
+
+    @property
+    def policy(self) -> ImagePolicy:
+        """When images are fetched: what somebody chose, else the setting."""
+        return self._table.policy() or ImagePolicy(self._settings.image_policy)
+
+    def choose_policy(self, policy: ImagePolicy) -> None:
+        """Fetch images by this policy from now on."""
+        self._table.choose_policy(policy)
+        self.start_policy()
 
     async def list_images(self) -> tuple[ImageRow, ...]:
         """Every framework's image, here or not, then whatever else the project holds."""
@@ -51,14 +86,14 @@ class Images:
     def start_download(self, framework: str) -> Job:
         """A job that gets the framework's newest image; a second call joins the first.
 
-        Raises InvalidInput, HostNotReady when no channel is configured, Conflict when the image is
-        being made or kept at this moment.
+        Raises InvalidInput, HostNotReady when no channel is configured, Conflict when the policy
+        is off.
         """
         self._check(framework)
-        if self._settings.image_policy == "off":
+        if self.policy is ImagePolicy.off:
             raise Conflict(
-                "Images are not fetched here: the setting `image_policy` is off.",
-                hint="Set it to manual, or build on this host.",
+                "Images are not fetched here: the image policy is off.",
+                hint="`taos image policy manual` allows it, or build on this host.",
             )
         open_channel(self._settings)
         if active := self.find_download(framework):
@@ -72,8 +107,9 @@ class Images:
         return active if active and active.kind == DOWNLOAD else None
 
     def want(self, framework: str) -> Job | None:
-        """Have the image fetched if the policy says so and there is a channel; nobody waits."""
-        if self._settings.image_channel and self._settings.image_policy in ("lazy", "background"):
+        """Have the image fetched if the policy allows it now; nobody waits."""
+        record = self._table.get(image_alias(framework, self._arch))
+        if self._settings.image_channel and may_try(record, self.policy, self._supply.now()):
             try:
                 return self.start_download(framework)
             except TaosError as error:
@@ -82,12 +118,75 @@ class Images:
 
     def start_policy(self) -> None:
         """With the policy `background`: begin to fetch what is not here."""
-        if self._settings.image_policy == "background":
+        if self.policy is ImagePolicy.background:
             for framework in self._recipes:
                 self.want(framework)
 
+    async def keep_supplied(self) -> None:
+        """From time to time, for as long as the server runs: ask for newer releases, try again."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER)
+            for framework in self._recipes:
+                try:
+                    await self.look_after(framework)
+                except (TaosError, IncusError) as error:
+                    _log.warning("the image of %s was not looked after: %s", framework, error)
+
+    async def look_after(self, framework: str) -> None:
+        """Ask the channel what is newest when that is due, and fetch what the policy wants."""
+        alias = image_alias(framework, self._arch)
+        if not self._settings.image_channel or self.find_download(framework):
+            return
+        image = await find_image(self._incus, alias, self._arch)
+        held = image.fingerprint if image else ""
+        record, policy, now = self._table.get(alias), self.policy, self._supply.now()
+        is_of_interest = held or record.failures or policy is ImagePolicy.background
+        if is_of_interest and is_check_due(record, policy, now):
+            try:
+                await find_newest(framework, self._supply)
+            except TaosError as error:
+                chance = random.random()  # noqa: S311 - spreads the tries
+                self._table.put(alias, after_failure(record, error, now, chance))
+                return
+            record = self._table.get(alias)
+        if is_wanted(record, policy, held):
+            self.want(framework)
+
+    def start_import(self, file: Path) -> Job:
+        """A job that gets the image out of a file that `taos image export` wrote.
+
+        It is verified as a download is. Raises InvalidInput when it is no such file.
+        """
+        framework = read_bundle(file).framework
+        self._check(framework)
+        if active := self.find_download(framework):
+            raise Conflict(
+                f"The image of {framework} is being fetched already.",
+                hint=f"`taos job cancel {active.id}`, then import.",
+            )
+        subject = f"image:{image_alias(framework, self._arch)}"
+        return self._runner.submit(DOWNLOAD, subject, {"framework": framework, FROM: str(file)})
+
+    def start_export(self, framework: str, file: Path) -> Job:
+        """A job that writes the framework's released image, with all that proves it, into the file.
+
+        Raises InvalidInput, Conflict when the file is there already.
+        """
+        self._check(framework)
+        if not file.is_absolute() or not file.parent.is_dir():
+            raise InvalidInput(
+                f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
+            )
+        if file.exists():
+            raise Conflict(f"{file} is there already.", hint="Give another name.")
+        subject = f"export:{image_alias(framework, self._arch)}"
+        return self._runner.submit(EXPORT, subject, {"framework": framework, "to": str(file)})
+
     async def remove(self, framework: str) -> None:
-        """Remove the framework's image; agents made from it stay. NotFound when there is none."""
+        """Remove the framework's image.
+
+        Raises NotFound when there is none, Conflict while it is being fetched or agents use it.
+        """
         self._check(framework)
         alias = image_alias(framework, self._arch)
         if job := self._runner.find_active(f"image:{alias}"):
@@ -97,6 +196,16 @@ class Images:
         image = await find_image(self._incus, alias, self._arch)
         if image is None:
             raise NotFound(f"There is no image of {framework} here.", hint="`taos image list`")
+        users = [
+            one.config.get("user.taos.agent", one.name)
+            for one in await self._incus.instances.list()
+            if one.config.get("volatile.base_image") == image.fingerprint
+        ]
+        if users:
+            raise Conflict(
+                f"The image of {framework} is in use by {', '.join(sorted(set(users)))}.",
+                hint="Delete or upgrade those agents first.",
+            )
         await self._incus.images.delete(image.fingerprint)
 
     def find_weight(self, fingerprint: str) -> Weight | None:
@@ -120,26 +229,46 @@ class Images:
     async def _framework_row(self, recipe: Recipe) -> ImageRow:
         alias = image_alias(recipe.name, self._arch)
         image = await find_image(self._incus, alias, self._arch)
+        record = self._table.get(alias)
+        fetching = self.find_download(recipe.name)
         if image:
-            return _row(image, recipe.name, alias, newest=recipe.version)
-        if fetching := self.find_download(recipe.name):
+            return self._held_row(image, recipe, record, fetching)
+        if fetching:
             return self._fetching_row(fetching, recipe, alias)
         making = self._runner.find_active(f"built image:{alias}")
         return ImageRow(
             framework=recipe.name,
             arch=self._arch,
-            state=ImageState.importing if making else ImageState.absent,
-            newest=recipe.version,
+            state=ImageState.importing if making else _absent_state(record),
+            newest=record.version or recipe.version,
             alias=alias,
-            reason="being made from the last build" if making else self._why_absent(alias),
+            size_bytes=record.size_bytes or None,
+            reason="being made from the last build" if making else self._why_absent(record),
         )
 
-    def _why_absent(self, alias: str) -> str:
-        """Why the last fetch ended without an image, else just that there is none."""
-        for job in self._runner.list_jobs():
-            if (job.kind, job.subject) == (DOWNLOAD, f"image:{alias}"):
-                return f"not fetched: {job.error.message}" if job.error else "not on this host"
-        return "not on this host"
+    def _held_row(
+        self, image: Image, recipe: Recipe, record: SupplyRecord, fetching: Job | None
+    ) -> ImageRow:
+        """An image that is here; a newer one does not make it less usable."""
+        alias = image_alias(recipe.name, self._arch)
+        row = _row(image, recipe.name, alias, newest=record.version or recipe.version)
+        if fetching:
+            said = self._fetching_row(fetching, recipe, alias).reason
+            return replace(row, reason=f"a newer one is coming: {said}")
+        if not is_stale(record, image.fingerprint):
+            return row
+        why = self._why_absent(record) if record.reason else "a newer release is there"
+        return replace(row, state=ImageState.stale, reason=why)
+
+    def _why_absent(self, record: SupplyRecord) -> str:
+        """Why the last fetch ended without an image, and what comes next."""
+        if record.rejected:
+            return f"refused: {record.reason} It is not tried again by itself."
+        if not record.reason:
+            return "not on this host"
+        again = record.try_at and self.policy in AUTOMATIC
+        when = f" Tried again after {record.try_at:%H:%M} UTC." if again else ""
+        return f"not fetched: {record.reason}{when}"
 
     def _fetching_row(self, job: Job, recipe: Recipe, alias: str) -> ImageRow:
         running = [step for step in job.steps if step.state is StepState.running]
@@ -153,6 +282,10 @@ class Images:
             size_bytes=step.total_bytes if step else None,
             reason=step.detail if step else "",
         )
+
+
+def _absent_state(record: SupplyRecord) -> ImageState:
+    return ImageState.rejected if record.rejected else ImageState.absent
 
 
 def _other_row(image: Image) -> ImageRow:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import re
+import tarfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import aiohttp
 import httpx
 
 from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
+from tinyagentos.model.release import FILE_NAME
 from tinyagentos.signing.channel import METADATA_LIMIT, Fetch, directory
 
 CONNECT_WITHIN = 10.0
@@ -33,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A channel's files. address: `http(s)://…`, or a folder's path."""
+    """A channel's files. address: `http(s)://…`, a folder's path, or that of an exported file."""
 
     address: str
 
@@ -43,8 +46,15 @@ class Source:
         return None if urlsplit(self.address).scheme in ("http", "https") else Path(self.address)
 
     @property
+    def bundle(self) -> Path | None:
+        """The exported file, when it is one."""
+        return self.folder if self.folder and self.folder.is_file() else None
+
+    @property
     def metadata(self) -> Fetch:
         """Read a small file; it blocks, within a deadline."""
+        if self.bundle:
+            return self._read_member
         return directory(self.folder) if self.folder else self._fetch
 
     @asynccontextmanager
@@ -55,7 +65,10 @@ class Source:
         be had now, NotFound when it is not there.
         """
         try:
-            if self.folder:
+            if self.bundle:
+                async with _open_member(self.bundle, name, start) as part:
+                    yield part
+            elif self.folder:
                 async with _open_file(self.folder / name, start) as part:
                     yield part
             else:
@@ -108,6 +121,13 @@ class Source:
                 hint="It is tried again later. `taos agent deploy` builds meanwhile.",
             ) from error
 
+    def _read_member(self, name: str) -> Iterator[bytes]:
+        path = Path(self.address)
+        offset, size = _find_member(path, name)
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield file.read(min(size, METADATA_LIMIT + 1))
+
     def _url(self, name: str) -> str:
         return f"{self.address.rstrip('/')}/{quote(name)}"
 
@@ -138,6 +158,47 @@ async def _open_file(path: Path, start: int) -> AsyncIterator[Part]:
         total = path.stat().st_size
         file.seek(start)
         yield Part(start, total, pieces())
+
+
+def read_members(path: Path) -> Mapping[str, tuple[int, int]]:
+    """The files in an uncompressed tar by name: where each begins, and its size.
+
+    Only plain files in no folder count. InvalidInput when it is no tar.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return {
+                one.name: (one.offset_data, one.size)
+                for one in tar
+                if one.type == tarfile.REGTYPE and re.fullmatch(FILE_NAME, one.name)
+            }
+    except (tarfile.TarError, OSError) as error:
+        raise InvalidInput(
+            f"{path.name} cannot be read as an exported image: {error}.",
+            hint="Give a file that `taos image export` wrote.",
+        ) from error
+
+
+def _find_member(path: Path, name: str) -> tuple[int, int]:
+    found = read_members(path).get(name)
+    if found is None:
+        raise NotFound(f"{path.name} has no {name[:100]}.", hint="Export the image again.")
+    return found
+
+
+@asynccontextmanager
+async def _open_member(path: Path, name: str, start: int) -> AsyncIterator[Part]:
+    offset, size = _find_member(path, name)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        left = size - start
+        while left and (piece := await asyncio.to_thread(file.read, min(READ_SIZE, left))):
+            left -= len(piece)
+            yield piece
+
+    with path.open("rb") as file:
+        file.seek(offset + start)
+        yield Part(start, size, pieces())
 
 
 def _range(answer: aiohttp.ClientResponse, start: int) -> tuple[int, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 # Incus and the kernel say x86_64 and aarch64, people and file names say x64 and arm64.
@@ -22,6 +23,44 @@ class ImageState(StrEnum):
     ready = "ready"
     rejected = "rejected"
     stale = "stale"
+
+
+class ImagePolicy(StrEnum):
+    """When images are fetched."""
+
+    lazy = "lazy"
+    background = "background"
+    manual = "manual"
+    off = "off"
+
+
+# What each policy means, in a sentence for people.
+POLICIES = {
+    ImagePolicy.lazy: "The first deploy of a framework begins to fetch its image.",
+    ImagePolicy.background: "Images are fetched when the server starts, behind everything else.",
+    ImagePolicy.manual: "An image is fetched when you ask for it.",
+    ImagePolicy.off: "Images are never fetched; agents are built on this host.",
+}
+
+
+@dataclass(frozen=True)
+class SupplyRecord:
+    """What is known of a framework's released image, whether it is here or not.
+
+    fingerprint, version, size_bytes: of the newest release when the channel was last asked.
+    failures: tries in a row that did not get it; reason: of the last; try_at: not before then.
+    rejected: the fingerprint that could not be trusted, or CHANNEL when that goes for all of it.
+    check_at: when the channel is to be asked again.
+    """
+
+    fingerprint: str = ""
+    version: str = ""
+    size_bytes: int = 0
+    failures: int = 0
+    reason: str = ""
+    rejected: str = ""
+    try_at: datetime | None = None
+    check_at: datetime | None = None
 
 
 @dataclass(frozen=True)

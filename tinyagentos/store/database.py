@@ -43,6 +43,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE web_secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL, until TEXT NOT NULL);
     CREATE TABLE web_sessions (hash TEXT PRIMARY KEY, until TEXT NOT NULL);
     """,
+    """
+    CREATE TABLE supply (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+    """,
 )
 
 

@@ -22,7 +22,7 @@ from tinyagentos.model.agent import (
     check_agent_name,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
-from tinyagentos.model.image import ImageRow, ImageState
+from tinyagentos.model.image import ImagePolicy, ImageRow, ImageState
 from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
 from tinyagentos.store.access import AccessTable
 
@@ -133,6 +133,17 @@ class FakeServices:
 
     async def list_images(self) -> tuple[ImageRow, ...]:
         return (ImageRow("openclaw", "x64", ImageState.absent, newest="1"),)
+
+    policy = ImagePolicy.lazy
+
+    def choose_policy(self, policy: ImagePolicy) -> None:
+        self.policy = policy
+
+    def start_import(self, file: Path) -> Job:
+        raise InvalidInput("There is no such file.", hint="Give its whole path.")
+
+    def start_export(self, framework: str, file: Path) -> Job:
+        return self.start_download(framework)
 
     def start_download(self, framework: str) -> Job:
         if framework != "openclaw":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi import APIRouter, Response
 
 from tinyagentos import wire
@@ -15,6 +17,32 @@ router = APIRouter(prefix="/api/images", tags=["images"])
 async def list_images(services: Use) -> list[wire.Image]:
     """One row per framework, then every other image of the project."""
     return [wire.Image.of(one) for one in await services.images.list_images()]
+
+
+@router.get("/policy")
+async def get_policy(services: Use) -> wire.Policy:
+    """When images are fetched."""
+    return wire.Policy(policy=services.images.policy)
+
+
+@router.put("/policy")
+async def choose_policy(body: wire.Policy, services: Use) -> wire.Policy:
+    """Fetch images by this policy from now on."""
+    services.images.choose_policy(body.policy)
+    return wire.Policy(policy=services.images.policy)
+
+
+@router.post("/file/import", status_code=202)
+async def import_file(body: wire.ImportFile, services: Use, response: Response) -> wire.JobAnswer:
+    """Get an image out of an exported file of this machine, verified as a download is."""
+    return accepted(services.images.start_import(Path(body.path)), response)
+
+
+@router.post("/file/export", status_code=202)
+async def export_file(body: wire.ExportFile, services: Use, response: Response) -> wire.JobAnswer:
+    """Write a released image, with all that proves it, into a new file of this machine."""
+    job = services.images.start_export(body.framework, Path(body.path))
+    return accepted(job, response)
 
 
 @router.post("/{framework}/download", status_code=202)

@@ -12,19 +12,14 @@ from tinyagentos.images.download import DOWNLOAD
 from tinyagentos.images.weigh import WEIGH, Weight, weigh_subject
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
-from tinyagentos.model.image import ImageRow, ImageState
+from tinyagentos.model.image import POLICIES, ImagePolicy, ImageRow, ImageState
 from tinyagentos.model.job import Job
 from tinyagentos.web import timeline, words
 from tinyagentos.web.feed import Change, find_job
 from tinyagentos.web.frame import Site, announcer, confirm, frame, put, show, trouble
 from tinyagentos.web.markup import bar, el, facts, notice
 
-POLICIES = {
-    "lazy": "The first deploy begins to fetch it, and does not wait for it.",
-    "background": "It is fetched when the server starts.",
-    "manual": "It is fetched when you ask for it here.",
-    "off": "It is never fetched; agents are built on this host.",
-}
+HERE = (ImageState.ready, ImageState.stale)
 ORIGINS = {"build": "made by a deploy on this host", "channel": "downloaded"}
 
 
@@ -92,18 +87,34 @@ class ImagesPage:
             self._rows[key].show(row)
 
     def _policy(self) -> None:
-        settings = self._site.services.settings
-        took = self._typical()
         with ui.element("section").classes("card"):
-            show(Markup("").join([
-                el("h2", "When images are fetched"),
-                el("p", el("strong", settings.image_policy.capitalize()), ": ",
-                   POLICIES[settings.image_policy]),
-                el("p", took, class_="quiet"),
-                "" if settings.image_channel else notice(
-                    "warn", "No channel of images is configured.",
-                    "Set image_channel in taos.toml. Until then deploys build on this host."),
-            ]))  # fmt: skip
+            show(el("h2", "When images are fetched"))
+            self._chosen = show()
+            self._choices = ui.element("div").classes("row").props('role="group"')
+            self._show_policy()
+
+    def _show_policy(self) -> None:
+        site = self._site
+        policy = site.services.images.policy
+        put(self._chosen, Markup("").join([
+            el("p", el("strong", policy.capitalize()), ": ", POLICIES[policy]),
+            el("p", self._typical(), class_="quiet"),
+            "" if site.services.settings.image_channel else notice(
+                "warn", "No channel of images is configured.",
+                "Set image_channel in taos.toml. Until then deploys build on this host."),
+        ]))  # fmt: skip
+        self._choices.clear()
+        with self._choices:
+            for one in ImagePolicy:
+                if one is not policy:
+                    site.button(one.capitalize(), self._choose(one))
+
+    def _choose(self, policy: ImagePolicy) -> Callable[[], None]:
+        def choose() -> None:
+            self._site.services.images.choose_policy(policy)
+            self._show_policy()
+
+        return choose
 
     def _typical(self) -> str:
         """The price of both ways on this host."""
@@ -183,7 +194,7 @@ class ImageCard:
         if job and job.is_active:
             parts.append(timeline.render_job(job))
             put(self._said, timeline.said(job))
-        elif failed and job and job.error and row.state is not ImageState.ready:
+        elif failed and job and job.error and row.state not in HERE:
             parts.append(notice("fail", job.error.message, job.error.hint))
         elif row.reason:
             parts.append(el("p", row.reason[:1].upper() + row.reason[1:] + ".", class_="quiet"))
@@ -228,8 +239,8 @@ class ImageCard:
             await self._again()
 
         settings = site.services.settings
-        if settings.image_channel and settings.image_policy != "off":
-            if row.state is ImageState.ready:
+        if settings.image_channel and site.services.images.policy is not ImagePolicy.off:
+            if row.state in HERE:
                 site.button("Look for a newer one", download, "", "download")
             else:
                 begun = job and job.kind == DOWNLOAD
@@ -239,7 +250,7 @@ class ImageCard:
             weighing = site.services.jobs.find_active(weigh_subject(row.fingerprint))
             if not weighing:
                 site.button("What is in it", weigh)
-        if row.state is ImageState.ready:
+        if row.state in HERE:
             ask = confirm(
                 site, f"Remove the image of {row.framework}?",
                 "Agents stay. The next deploy builds on this host, or fetches it again.",
