@@ -42,6 +42,7 @@ IMPORT, WARM, USE = "import", "unpack image", "use it from now on"
 FROM = "from"
 STEPS = (ASK, FETCH, VERIFY, IMPORT, WARM, USE)
 HEADROOM = 512 << 20
+MAX_ATTEMPTS = 500
 SAY_EVERY = 0.25
 # The timing of all that follows on fetching.
 SETTLE = "image.settle"
@@ -82,7 +83,8 @@ def download_kind(supply: Supply) -> JobKind:
     async def undo(job: JobContext) -> None:
         await undo_download(job, supply)
 
-    return JobKind(DOWNLOAD, run, undo, STEPS, at_once=1)
+    # Each attempt goes on from where the one before was cut off: many cuts are no crash loop.
+    return JobKind(DOWNLOAD, run, undo, STEPS, at_once=1, max_attempts=MAX_ATTEMPTS)
 
 
 async def ensure_image_present(job: JobContext, supply: Supply) -> None:
