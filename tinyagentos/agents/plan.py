@@ -1,9 +1,9 @@
 """Which way a deploy takes: pure decisions, with the reason in words.
 
 The trade-off: an image costs one download (117 MB), and then each deploy takes the agent's own boot
-and some 2 s; a build costs nothing before, and 9 s in each deploy (35 s in the first, which makes the
-base too). On an empty host the download is the quicker way from about 30 Mbit/s. docs/images.md has
-the figures; `--source` and the image policy are how a person chooses instead.
+and some 2 s; a build costs nothing before, and 9 s in each deploy (35 s in the first, which makes
+the base too). On an empty host the download is the quicker way from about 30 Mbit/s. docs/images.md
+has the figures; `--source` and the image policy are how a person chooses instead.
 """
 
 from __future__ import annotations
