@@ -31,7 +31,7 @@ from tinyagentos.model.release import ImageTarget
 MBIT = 1e6 / 8
 SPEEDS = (5, 20, 50, 200)
 SOURCES = ("image", "build", "fastest")
-KILLS, KILL_RATE = 50, 40 * MBIT
+KILLS, KILL_RATE = 50, 160 * MBIT
 CHUNK = 4 << 20
 PARTS = ("health", "fastest", "kill", "cost")
 
@@ -140,7 +140,7 @@ def measure_kill(channel: Channel) -> dict[str, object]:
             taos.start()
             job_id = taos.http.post("/api/images/openclaw/download").json()["job"]["id"]
             while kills < KILLS:
-                time.sleep(random.uniform(0.0, 2.0))
+                time.sleep(random.uniform(0.0, 4.0))
                 job = taos.job(job_id)
                 if job["state"] == "succeeded":
                     break
