@@ -28,7 +28,7 @@ from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
 from tinyagentos.images.weigh import weigh_kind
-from tinyagentos.incus import Incus, IncusError, IncusUnreachable, OperationLost
+from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import TaosError
@@ -59,7 +59,7 @@ class Services:
             clock=lambda: datetime.now(UTC),
             new_id=lambda: uuid.uuid4().hex[:12],
             explain=explain,
-            is_transient=lambda error: isinstance(error, IncusUnreachable | OperationLost),
+            is_transient=is_transient,
         )
         recipes = agent_recipes()
         line = Line(
@@ -134,6 +134,14 @@ class Services:
             except (TaosError, IncusError) as error:
                 _log.warning("old roots could not be looked for: %s", error)
             await asyncio.sleep(TIDY_EVERY)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a job that met it is to be tried again soon.
+
+    Busy: what a server began in Incus goes on when the server dies, and is in the next one's way.
+    """
+    return isinstance(error, IncusUnreachable | OperationLost | Busy)
 
 
 def explain(error: BaseException) -> Problem:

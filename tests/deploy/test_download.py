@@ -206,3 +206,20 @@ async def test_removing_the_image(folder: Path, fake: FakeIncus) -> None:
     await taos.images.remove("openclaw")
     assert fake.project().images == {}
     await taos.close()
+
+
+async def test_what_a_dead_server_began_in_incus_is_waited_for(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    busy = (
+        'Failed to create instance delete operation: Instance is busy running a "create" operation'
+    )
+    taos = begin(folder, fake, released, web)
+    fake.add_image("taos", released.target.fingerprint)
+    for _ in range(2):
+        fake.fail_next("DELETE /1.0/instances/*", 500, busy)
+    job = await download(taos)
+    assert job.state is JobState.succeeded, job.error
+    assert in_use(fake) == released.target.fingerprint
+    assert fake.project().instances == {}
+    await taos.close()

@@ -14,7 +14,7 @@ from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.service import Agents
-from tinyagentos.app import explain
+from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.images.bundle import export_kind
@@ -22,7 +22,7 @@ from tinyagentos.images.download import Supply, download_kind
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
 from tinyagentos.images.weigh import weigh_kind
-from tinyagentos.incus import Incus, IncusUnreachable, OperationLost
+from tinyagentos.incus import Incus
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec
 from tinyagentos.model.errors import BuildFailed
@@ -96,7 +96,7 @@ class Taos:
             clock=lambda: datetime.now(UTC),
             new_id=lambda: f"{prefix}{next(numbers)}",
             explain=explain,
-            is_transient=lambda error: isinstance(error, IncusUnreachable | OperationLost),
+            is_transient=is_transient,
             sleep=soon,
         )
         recipe = load_recipe("openclaw")
