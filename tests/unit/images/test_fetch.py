@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,3 +252,30 @@ async def test_any_sequence_of_faults_ends_in_the_right_bytes(
                     path.write_bytes(path.read_bytes()[:where])
                 await get(web.url, folder)
             assert (await get(web.url, folder)).read_bytes() == CONTENT
+
+
+async def test_a_signed_address_that_expires_is_asked_for_again(tmp_path: Path) -> None:
+    """The channel leads to a store whose address stops working after a drop: 403 once."""
+    asked: list[str] = []
+    async with mirror() as store:
+        store.cut_after = CHUNK * 3
+
+        async def lead(request: web.Request) -> web.StreamResponse:
+            asked.append(request.headers.get("Range", ""))
+            if len(asked) == 2:
+                store.status = 403  # the address of the first answer is of no use any more
+            else:
+                store.status = 0
+            raise web.HTTPFound(f"{store.url}/{request.match_info['name']}")
+
+        app = web.Application()
+        app.router.add_get("/{name}", lead)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        path = await get(f"http://127.0.0.1:{runner.addresses[0][1]}", tmp_path)
+        await runner.cleanup()
+    assert path.read_bytes() == CONTENT
+    assert len(asked) == 3, "every try begins at the channel's own address"
+    assert asked[0] == "bytes=0-"
+    assert asked[2] != "bytes=0-"
