@@ -12,8 +12,8 @@ from tests.deploy.test_download import Released, begin
 from tests.deploy.world import Taos, left_over
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.mirror import Mirror
-from tinyagentos.agents.choice import needs_line
-from tinyagentos.agents.steps import BASE, INSTALL, WAIT_IMAGE
+from tinyagentos.agents.choice import LOOK_WITHIN, needs_line
+from tinyagentos.agents.steps import BASE, INSTALL, PLAN, WAIT_IMAGE
 from tinyagentos.model.agent import AgentSpec, AgentState, Source
 from tinyagentos.model.job import Job, JobState, StepState
 
@@ -147,6 +147,19 @@ async def test_a_channel_in_trouble_keeps_no_deploy_waiting(
         job = await taos.runner.wait_job((await deploy(taos)).id)
     assert (job.state, job.source) == (JobState.succeeded, "build")
     assert job.source_reason
+    await taos.close()
+
+
+async def test_a_build_that_was_asked_for_does_not_look_first(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    web.rate = slow(released)
+    taos = begin(folder, fake, released, web)
+    job = await taos.runner.wait_job((await deploy(taos, Source.build)).id)
+    assert (job.state, job.source_reason) == (JobState.succeeded, "the build path was asked for")
+    assert taos.images.find_download("openclaw"), "the next deploy is the quicker for it"
+    [plan] = [step for step in job.steps if step.name == PLAN]
+    assert plan.seconds < LOOK_WITHIN / 2
     await taos.close()
 
 

@@ -122,11 +122,6 @@ async def expect_build(framework: str, host: Host) -> float:
     return seconds
 
 
-def find_download(framework: str, host: Host) -> Job | None:
-    """The job that is getting the framework's image now."""
-    return host.images.find_download(framework)
-
-
 async def _begun_earlier(order: DeployOrder, job: JobContext, host: Host) -> LaunchPlan | None:
     """The way that a run before a crash went, as far as it can be gone on with."""
     found = await host.incus.instances.find(order.instance)
@@ -160,7 +155,7 @@ async def _plan(order: DeployOrder, download: Job | None, refused: str, host: Ho
     if download and order.source is Source.image:
         outlook = Outlook(None, 0.0)
         refused = why_refused(host.runner.get_job(download.id))
-    elif download:
+    elif download and order.source is Source.fastest:
         build = await expect_build(order.framework, host)
         until = time.monotonic() + LOOK_WITHIN
         while True:
@@ -241,7 +236,7 @@ async def image_came(order: DeployOrder, host: Host) -> bool:
     """Wait for the download under way, if any; whether it ended well."""
     if order.source is Source.build:
         return False
-    download = find_download(order.framework, host)
+    download = host.images.find_download(order.framework)
     if download is None:
         return False
     return (await host.runner.wait_job(download.id)).state is JobState.succeeded
