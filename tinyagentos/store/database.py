@@ -46,6 +46,24 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE supply (name TEXT PRIMARY KEY, body TEXT NOT NULL);
     """,
+    """
+    CREATE TABLE providers (
+        name TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        url TEXT NOT NULL,
+        model TEXT NOT NULL,
+        sealed_key BLOB NOT NULL
+    );
+    CREATE TABLE model_usage (
+        instance TEXT NOT NULL,
+        month TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        PRIMARY KEY (instance, month)
+    );
+    """,
 )
 
 

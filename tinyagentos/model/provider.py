@@ -1,0 +1,144 @@
+"""Model providers, and which model an agent uses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from tinyagentos.model.errors import InvalidInput
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+LONGEST_URL = 500
+LONGEST_KEY = 4000
+LONGEST_MODEL = 200
+MOST_FALLBACKS = 5
+
+
+class ProviderKind(StrEnum):
+    """What a provider speaks."""
+
+    openai = "openai"
+    anthropic = "anthropic"
+    ollama = "ollama"
+
+
+# Where a kind is found when nobody says otherwise.
+USUAL_URL = {
+    ProviderKind.openai: "https://api.openai.com/v1",
+    ProviderKind.anthropic: "https://api.anthropic.com",
+    ProviderKind.ollama: "http://127.0.0.1:11434",
+}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where models are. url: without the path of a call; for openai it ends in the version (/v1).
+
+    model: the one used by agents that chose none; empty when there is none.
+    found: whether it runs on this host and nobody had to add it.
+    """
+
+    name: str
+    kind: ProviderKind
+    url: str
+    model: str = ""
+    has_key: bool = False
+    found: bool = False
+
+
+@dataclass(frozen=True)
+class NewProvider:
+    """A provider as somebody adds it; url empty: the usual one of its kind."""
+
+    name: str
+    kind: ProviderKind
+    url: str = ""
+    model: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class ProviderTest:
+    """What a provider said when it was asked for its models."""
+
+    models: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One model of one provider."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The models an agent uses, best first (none: the default), and its tokens a month (0: any)."""
+
+    models: tuple[ModelRef, ...] = ()
+    monthly_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an agent asked of models in a month."""
+
+    requests: int = 0
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Both ways together."""
+        return self.input_tokens + self.output_tokens
+
+
+def checked(new: NewProvider) -> NewProvider:
+    """The provider with what was left open filled in; InvalidInput says what cannot be used."""
+    if not _NAME.fullmatch(new.name):
+        raise InvalidInput(
+            f"{new.name[:60]!r} cannot be a provider's name.",
+            hint="Use up to 40 lower-case letters, digits and hyphens.",
+        )
+    if len(new.model) > LONGEST_MODEL or not (new.model + "x").isprintable():
+        raise InvalidInput("The model's name cannot be used.", hint="`taos provider test` lists.")
+    if len(new.key) > LONGEST_KEY or not new.key.isascii() or not (new.key + "x").isprintable():
+        raise InvalidInput("The key cannot be used.", hint="It is one line without blanks.")
+    return replace(new, url=_checked_url(new.url or USUAL_URL[new.kind]), key=new.key.strip())
+
+
+def _checked_url(url: str) -> str:
+    hint = "Give one such as https://models.example/v1, without user, query or fragment."
+    wrong = InvalidInput(f"{url[:100]!r} is no web address of a provider.", hint=hint)
+    try:
+        parts = urlsplit(url)
+        is_fine = (
+            parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            and not (parts.username or parts.password or parts.query or parts.fragment)
+        )  # fmt: skip
+    except ValueError:
+        raise wrong from None
+    if not is_fine or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable():
+        raise wrong
+    return url.rstrip("/")
+
+
+def parse_model(text: str) -> ModelRef:
+    """`provider/model` as two names; a model's own name may hold slashes."""
+    provider, slash, model = text.partition("/")
+    if not slash or not _NAME.fullmatch(provider) or not model or len(text) > LONGEST_MODEL:
+        raise InvalidInput(
+            f"{text[:60]!r} names no model.",
+            hint="Write PROVIDER/MODEL; `taos provider list` shows the providers.",
+        )
+    if not model.isprintable() or "," in model or " " in model:
+        raise InvalidInput(f"{text[:60]!r} names no model.", hint="A comma or blank cannot be in.")
+    return ModelRef(provider, model)

@@ -1,0 +1,80 @@
+"""The tables of model providers and of what agents used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyagentos.model.provider import Provider, ProviderKind, Usage
+from tinyagentos.store.database import Database
+
+
+@dataclass(frozen=True)
+class ProviderRow:
+    """A provider with its key as it is kept: encrypted, or empty."""
+
+    provider: Provider
+    sealed_key: bytes
+
+
+class ProviderTable:
+    """The providers somebody added, oldest first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self) -> tuple[ProviderRow, ...]:
+        """Every provider."""
+        rows = self._database.execute("SELECT * FROM providers ORDER BY rowid")
+        return tuple(
+            ProviderRow(
+                Provider(
+                    row["name"], ProviderKind(row["kind"]), row["url"], row["model"],
+                    has_key=bool(row["sealed_key"]),
+                ),
+                row["sealed_key"],
+            )
+            for row in rows
+        )  # fmt: skip
+
+    def put(self, row: ProviderRow) -> None:
+        """Keep the provider; one of the same name is changed."""
+        self._database.execute(
+            "INSERT INTO providers (name, kind, url, model, sealed_key) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, url = excluded.url,"
+            " model = excluded.model, sealed_key = excluded.sealed_key",
+            row.provider.name, row.provider.kind.value, row.provider.url, row.provider.model,
+            row.sealed_key,
+        )  # fmt: skip
+
+    def remove(self, name: str) -> bool:
+        """Forget the provider and its key; whether there was one."""
+        return bool(
+            self._database.execute("DELETE FROM providers WHERE name = ? RETURNING name", name)
+        )
+
+
+class UsageTable:
+    """What each agent asked of models, by month (`2026-01`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, instance: str, month: str, used: Usage) -> None:
+        """Add to what the agent used in the month."""
+        self._database.execute(
+            "INSERT INTO model_usage VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (instance, month) DO UPDATE SET"
+            " requests = requests + excluded.requests, errors = errors + excluded.errors,"
+            " input_tokens = input_tokens + excluded.input_tokens,"
+            " output_tokens = output_tokens + excluded.output_tokens",
+            instance, month, used.requests, used.errors, used.input_tokens, used.output_tokens,
+        )  # fmt: skip
+
+    def get(self, instance: str, month: str) -> Usage:
+        """What the agent used in the month."""
+        rows = self._database.execute(
+            "SELECT requests, errors, input_tokens, output_tokens FROM model_usage"
+            " WHERE instance = ? AND month = ?",
+            instance, month,
+        )  # fmt: skip
+        return Usage(*rows[0]) if rows else Usage()
