@@ -14,13 +14,19 @@ from datetime import UTC, datetime
 
 from tinyagentos import log
 from tinyagentos.access import Access
+from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
+from tinyagentos.agents.models import Choices, Models
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
+from tinyagentos.gateway.providers import Providers
+from tinyagentos.gateway.serve import Gateway
+from tinyagentos.gateway.session import LazySession
+from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.bundle import export_kind
@@ -36,6 +42,7 @@ from tinyagentos.model.job import Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.providers import ProviderTable, UsageTable
 from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
@@ -89,6 +96,15 @@ class Services:
             now=lambda: datetime.now(UTC),
         )
         self.agents = Agents(self.host)
+        self.http = LazySession()
+        vault = Vault(ensure_key(settings.data_dir / "providers.key"))
+        self.providers = Providers(ProviderTable(self.database), vault, self.http)
+        usage, choices = UsageTable(self.database), Choices(self.incus)
+        self.models = Models(self.host, self.providers, usage, choices)
+        self.chat = Chat(self.host)
+        self.gateway = Gateway(
+            self.host.key, self.providers, choices, usage, self.http, self.host.now
+        )
         supplying = (download_kind(supply), weigh_kind(supply), export_kind(supply))
         for kind in (*agent_kinds(self.host), *supplying):
             self.jobs.register(kind)
@@ -118,11 +134,13 @@ class Services:
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
         try:
-            yield
+            async with self.gateway.serving(self.settings.gateway_socket):
+                yield
         finally:
             for task in upkeep:
                 task.cancel()
             await self.jobs.stop()
+            await self.http.close()
             await self.incus.close()
             self.database.close()
 

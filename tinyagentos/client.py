@@ -143,6 +143,48 @@ class Client:
         except httpx.TransportError as error:
             raise _no_server(error) from error
 
+    def chat(self, name: str, message: str, conversation: str = "main") -> Iterator[str]:
+        """What the agent answers, in pieces as they come."""
+        path = f"/api/agents/{_part(name)}/chat"
+        body = wire.Question(message=message, conversation=conversation).model_dump_json()
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        timeout = httpx.Timeout(WITHIN, read=SILENCE)
+        try:
+            with self._http.stream(
+                "POST", path, content=body, headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _error(response)
+                yield from _said(response.iter_lines())
+        except httpx.TransportError as error:
+            raise _no_server(error) from error
+
+    def models(self, name: str) -> wire.AgentModels:
+        """The agent's models and what it used of them."""
+        return self._get(f"/api/agents/{_part(name)}/model", wire.AgentModels)
+
+    def choose_models(self, name: str, choice: wire.ModelChoice) -> wire.AgentModels:
+        """Have the agent use these models."""
+        path = f"/api/agents/{_part(name)}/model"
+        return _read(wire.AgentModels, self._send("PUT", path, choice))
+
+    def providers(self) -> list[wire.Provider]:
+        """The model providers."""
+        return self._get("/api/providers", list[wire.Provider])
+
+    def add_provider(self, provider: wire.NewProvider) -> wire.Provider:
+        """Keep the provider."""
+        return _read(wire.Provider, self._send("POST", "/api/providers", provider))
+
+    def test_provider(self, name: str) -> wire.ProviderTest:
+        """Ask the provider for its models."""
+        return _read(wire.ProviderTest, self._send("POST", f"/api/providers/{_part(name)}/test"))
+
+    def remove_provider(self, name: str) -> None:
+        """Forget the provider."""
+        self._send("DELETE", f"/api/providers/{_part(name)}")
+
     def images(self) -> list[wire.Image]:
         """The images."""
         return self._get("/api/images", list[wire.Image])
@@ -289,6 +331,23 @@ def _error(response: httpx.Response) -> TaosError:
             hint="Is it taOS that listens there? Look at `host` and `port` in taos.toml.",
         )
     return _ERRORS.get(problem.code, TaosError)(problem.detail, hint=problem.hint)
+
+
+def _said(lines: Iterator[str]) -> Iterator[str]:
+    """The text in the events of a chat; what broke it off is raised."""
+    event = ""
+    for line in lines:
+        if line.startswith("event: "):
+            event = line.removeprefix("event: ")
+        elif line.startswith("data: ") and event == "text":
+            yield _Piece.model_validate_json(line.removeprefix("data: ")).text
+        elif line.startswith("data: ") and event == "error":
+            problem = wire.Problem.model_validate_json(line.removeprefix("data: "))
+            raise _ERRORS.get(problem.code, TaosError)(problem.message, hint=problem.hint)
+
+
+class _Piece(BaseModel):
+    text: str
 
 
 def _no_server(error: httpx.TransportError | None = None) -> HostNotReady:

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         return self.run_dir / "taos.sock"
 
     @property
+    def gateway_socket(self) -> Path:
+        """Where agents' questions to models come in."""
+        return self.data_dir / "gateway.sock"
+
+    @property
     def keys_dir(self) -> Path:
         """The keys that images are published with, by default beside the database."""
         return self.signing_keys or self.data_dir / "image-keys"

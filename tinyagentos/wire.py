@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tinyagentos.model import agent as agents
 from tinyagentos.model import image as images
 from tinyagentos.model import job as jobs
+from tinyagentos.model import provider as providers
 
 _SIZE = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(iB|B|)\s*", re.IGNORECASE)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -176,6 +177,89 @@ class ExportFile(BaseModel):
 
     framework: str = Field(max_length=1000)
     path: FilePath = Field(description="The whole path of a file that is not there yet")
+
+
+class Provider(Wire):
+    """A place that has models. Its key is never told, only whether there is one."""
+
+    name: str
+    kind: providers.ProviderKind
+    url: str
+    model: str = Field("", description="Used by agents that chose none")
+    has_key: bool
+    found: bool = Field(description="Runs on this host; nobody had to add it")
+
+
+class NewProvider(BaseModel):
+    """A provider to keep. Without a key, one that was given for the same address stays."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(max_length=1000)
+    kind: Annotated[providers.ProviderKind, Field(strict=False)]
+    url: str = Field("", max_length=4000, description="The usual one of its kind when empty")
+    model: str = Field("", max_length=1000, description="For agents that chose none")
+    key: str = Field("", max_length=10_000, repr=False)
+
+    def to_provider(self) -> providers.NewProvider:
+        """As the gateway's side takes it."""
+        return providers.NewProvider(self.name, self.kind, self.url, self.model, self.key)
+
+
+class ProviderTest(Wire):
+    """What a provider said."""
+
+    models: tuple[str, ...]
+    seconds: float
+
+
+class ModelChoice(BaseModel):
+    """The models an agent is to use; none: the default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    models: Annotated[tuple[str, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="PROVIDER/MODEL, best first: each is used when those before it fail"
+    )
+    monthly_tokens: int = Field(0, ge=0, le=MOST, description="Most tokens a month; 0: no limit")
+
+    def to_choice(self) -> providers.ModelChoice:
+        """As the agents' side takes it; InvalidInput for what names no model."""
+        return providers.ModelChoice(
+            tuple(map(providers.parse_model, self.models)), self.monthly_tokens
+        )
+
+
+class Usage(Wire):
+    """What an agent asked of models."""
+
+    requests: int
+    errors: int
+    input_tokens: int
+    output_tokens: int
+
+
+class AgentModels(Wire):
+    """The models of an agent, and what it used of them this month."""
+
+    models: tuple[str, ...] = Field(description="Empty: the default of the host")
+    monthly_tokens: int
+    usage: Usage
+
+
+class Question(BaseModel):
+    """What to say to an agent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    message: str = Field(min_length=1, max_length=32_000)
+    conversation: str = Field("main", max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+
+
+class Answer(BaseModel):
+    """What the agent said."""
+
+    answer: str
 
 
 class NewAgent(BaseModel):

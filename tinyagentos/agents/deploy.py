@@ -15,11 +15,13 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     DOOR,
     ENV_FILE,
+    MODEL_DOOR,
     STAGE_KEY,
     UNIT,
     DeployOrder,
     door_device,
     instance_request,
+    model_device,
     render_env,
 )
 from tinyagentos.agents.plan import LaunchPlan, is_worth_switching
@@ -191,15 +193,18 @@ async def ensure_unit_started(order: DeployOrder, job: JobContext, host: Host) -
 
 
 async def ensure_door(instance: str, recipe: Recipe, job: JobContext, host: Host) -> None:
-    """Have a way from the host to the agent's port.
+    """Have a way from the host to the agent's port, and one from the agent to its models.
 
     Added while the agent boots: Incus takes 1.1 s to start a proxy, and would make a start wait.
     """
+    doors = {
+        DOOR: door_device(recipe, host.socket(instance)),
+        MODEL_DOOR: model_device(host.settings.gateway_socket),
+    }
     with job.step(CONNECT):
         found = await host.incus.instances.get(instance)
-        if DOOR not in found.devices:
-            device = door_device(recipe, host.socket(instance))
-            await host.incus.instances.update(instance, devices={DOOR: device})
+        if missing := {name: doors[name] for name in doors if name not in found.devices}:
+            await host.incus.instances.update(instance, devices=missing)
 
 
 async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host: Host) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tinyagentos.agents import deploy, keep, lifecycle, snapshots, upgrade
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.steps import ALL_STEPS, DEPLOY, READY
+from tinyagentos.agents.steps import ALL_STEPS, CONNECT, DEPLOY, READY
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind, Work
 
@@ -29,12 +29,12 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             at_once=host.settings.max_jobs,
         ),
         JobKind(keep.KEEP, bind(keep.keep_image), bind(keep.undo_keep), keep.STEPS, at_once=1),
-        JobKind("start", bind(lifecycle.start_agent), steps=(lifecycle.START, READY)),
+        JobKind("start", bind(lifecycle.start_agent), steps=(lifecycle.START, CONNECT, READY)),
         JobKind("stop", bind(lifecycle.stop_agent), steps=(lifecycle.STOP,)),
         JobKind(
             "restart",
             bind(lifecycle.restart_agent),
-            steps=(lifecycle.STOP, lifecycle.START, READY),
+            steps=(lifecycle.STOP, lifecycle.START, CONNECT, READY),
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tinyagentos.agents import instances
-from tinyagentos.agents.deploy import ensure_answering
+from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
-from tinyagentos.agents.steps import READY
+from tinyagentos.agents.steps import CONNECT, READY
 from tinyagentos.incus import Instance
 from tinyagentos.jobs.context import JobContext
 
@@ -17,7 +17,7 @@ STOP_WITHIN = 30
 
 async def start_agent(job: JobContext, host: Host) -> None:
     """Start the instance and wait until the agent answers."""
-    job.plan_steps(START, READY)
+    job.plan_steps(START, CONNECT, READY)
     instance = await _instance(job, host)
     with job.step(START):
         if instance.status != "Running":
@@ -35,7 +35,7 @@ async def stop_agent(job: JobContext, host: Host) -> None:
 
 async def restart_agent(job: JobContext, host: Host) -> None:
     """Stop, start, wait until the agent answers."""
-    job.plan_steps(STOP, START, READY)
+    job.plan_steps(STOP, START, CONNECT, READY)
     instance = await _instance(job, host)
     with job.step(STOP):
         await instances.stop(instance.name, host, within=STOP_WITHIN)
@@ -57,4 +57,6 @@ async def _instance(job: JobContext, host: Host) -> Instance:
 
 async def _ensure_ready(instance: Instance, job: JobContext, host: Host) -> None:
     recipe = host.recipes[instance.config[FRAMEWORK_KEY]]
+    # One that an older taOS made may lack a door.
+    await ensure_door(instance.name, recipe, job, host)
     await ensure_answering(instance.name, recipe, job, host)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyagentos.agents.plan import LaunchPlan
+from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import InstanceRequest
 from tinyagentos.model.agent import AgentSpec, Source
 from tinyagentos.model.recipe import Recipe
@@ -20,11 +19,14 @@ SOURCE_KEY = "user.taos.source"
 JOB_KEY = "user.taos.job"
 STAGE_KEY = "user.taos.stage"
 MODEL_KEY = "user.taos.model"
+FALLBACK_KEY = "user.taos.fallback"
+BUDGET_KEY = "user.taos.budget"
 
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
 UNIT = "agent.service"
 DOOR = "agent"
+MODEL_DOOR = "model"
 MODEL_PORT = 4000
 
 
@@ -133,21 +135,26 @@ def door_device(recipe: Recipe, socket: Path) -> Mapping[str, str]:
     }
 
 
-def agent_token(key: bytes, instance: str, purpose: str) -> str:
-    """A secret of one instance, made from the host's key: nothing to store, nothing to lose."""
-    return hmac.new(key, f"{purpose}:{instance}".encode(), hashlib.sha256).hexdigest()
+def model_device(socket: Path) -> Mapping[str, str]:
+    """The proxy device through which the agent reaches the model gateway's socket."""
+    return {
+        "type": "proxy",
+        "bind": "instance",
+        "listen": f"tcp:127.0.0.1:{MODEL_PORT}",
+        "connect": f"unix:{socket}",
+    }
 
 
 def render_env(order: DeployOrder, key: bytes) -> bytes:
     """The environment file of the agent's unit: its name, its tokens, where its model is.
 
-    Every value is a name or hexadecimal, so systemd's quoting rules do not matter.
+    Every value is letters, digits, hyphens and dots, so systemd's quoting does not matter.
     """
     lines = {
         "TAOS_AGENT_NAME": order.agent,
-        "TAOS_AGENT_TOKEN": agent_token(key, order.instance, "agent"),
+        "TAOS_AGENT_TOKEN": agent_token(key, order.instance),
         "TAOS_MODEL_URL": f"http://127.0.0.1:{MODEL_PORT}/v1",
-        "TAOS_MODEL_TOKEN": agent_token(key, order.instance, "model"),
+        "TAOS_MODEL_TOKEN": model_token(key, order.instance),
         "TAOS_MODEL": "default",
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()

@@ -37,6 +37,7 @@ from tinyagentos.model.agent import (
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.job import Job
+from tinyagentos.model.provider import parse_model
 from tinyagentos.model.recipe import Recipe
 
 LEAST_MEMORY_MB = 64
@@ -77,6 +78,8 @@ class Agents:
 
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
+        if spec.model:
+            parse_model(spec.model)
         recipe = self._host.recipes.get(spec.framework)
         if recipe is None:
             raise InvalidInput(
@@ -145,7 +148,7 @@ class Agents:
         for agent in self._coming():
             if agent.name == name:
                 return agent
-        raise _no_agent(name)
+        raise no_agent(name)
 
     async def start_power(self, name: str, action: Literal["start", "stop", "restart"]) -> Job:
         """A job that starts, stops or restarts the agent."""
@@ -271,7 +274,7 @@ class Agents:
     async def _find(self, name: str) -> Instance:
         instance = await instances.find_agent_instance(name, self._host)
         if instance is None:
-            raise _no_agent(name)
+            raise no_agent(name)
         return instance
 
     def _coming(self) -> list[Agent]:
@@ -334,7 +337,8 @@ class Agents:
         return AgentState.unhealthy, answer.said
 
 
-def _no_agent(name: str) -> NotFound:
+def no_agent(name: str) -> NotFound:
+    """There is no agent of that name."""
     return NotFound(f"There is no agent {name[:60]!r}.", hint="`taos agent list` shows the agents.")
 
 

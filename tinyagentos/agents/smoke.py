@@ -19,7 +19,7 @@ import aiohttp
 
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
-from tinyagentos.agents.order import MODEL_PORT, UNIT, agent_token
+from tinyagentos.agents.order import MODEL_PORT, UNIT
 from tinyagentos.agents.readiness import open_agent
 from tinyagentos.agents.recipes import RecipeBuilder
 from tinyagentos.agents.service import Agents
@@ -40,6 +40,7 @@ from tinyagentos.factory.smoke import (
     program_checks,
     why_not_runnable,
 )
+from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.host.checks.project import CONFIG
 from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
 from tinyagentos.images.download import Supply
@@ -51,7 +52,7 @@ from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec, Source
 from tinyagentos.model.errors import HostNotReady, InvalidInput, NotReady, SmokeFailed, TaosError
 from tinyagentos.model.job import JobState, Problem
-from tinyagentos.model.recipe import Recipe, RecipeKind, SmokeChat, SmokePart
+from tinyagentos.model.recipe import AgentChat, Recipe, RecipeKind, SmokePart
 from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
@@ -97,7 +98,7 @@ async def smoke_image(
             ) from error
     else:
         why = f"an image for {image.arch} does not boot on this {host_arch()} host"
-        checks.skip(boot_checks(part), why)
+        checks.skip(boot_checks(recipe), why)
         if why := why_not_runnable(image.arch, host_arch()):
             checks.skip(program_checks(part), why)
         else:
@@ -105,9 +106,9 @@ async def smoke_image(
     return tuple(checks.done)
 
 
-def boot_checks(part: SmokePart) -> tuple[str, ...]:
+def boot_checks(recipe: Recipe) -> tuple[str, ...]:
     """The names of the checks that need the image to boot."""
-    return (IMPORT, DEPLOY, USER, *((CHAT,) if part.chat else ()))
+    return (IMPORT, DEPLOY, USER, *((CHAT,) if recipe.agent.chat else ()))
 
 
 async def check_booted(
@@ -134,7 +135,7 @@ async def check_booted(
         async def deploy() -> str:
             return await deploy_agent(recipe, host)
 
-        rest = [*boot_checks(part), *program_checks(part)]
+        rest = [*boot_checks(recipe), *program_checks(part)]
         for name, work in ((IMPORT, bring_in), (DEPLOY, deploy)):
             rest.remove(name)
             if not await checks.run(name, work):
@@ -142,7 +143,7 @@ async def check_booted(
                 return
         [instance] = [one.name for one in await incus.instances.list()]
         await checks.run(USER, lambda: check_user(instance, incus))
-        if chat := part.chat:
+        if chat := recipe.agent.chat:
             await checks.run(CHAT, lambda: check_turn(instance, chat, stub, host))
 
         async def run(argv: tuple[str, ...]) -> str:
@@ -278,10 +279,10 @@ async def check_user(instance: str, incus: Incus) -> str:
     return f"{len(said.split())} processes, all of user {AGENT_UID}"
 
 
-async def check_turn(instance: str, chat: SmokeChat, stub: StubModel, host: Host) -> str:
+async def check_turn(instance: str, chat: AgentChat, stub: StubModel, host: Host) -> str:
     """A question to the agent is answered with what the model said to it."""
     await _open_model_door(instance, stub, host.incus)
-    token = agent_token(host.key, instance, "agent")
+    token = agent_token(host.key, instance)
     question = {"model": chat.model, "messages": [{"role": "user", "content": "Say the word."}]}
     try:
         async with (
@@ -301,7 +302,7 @@ async def check_turn(instance: str, chat: SmokeChat, stub: StubModel, host: Host
             f"The model's answer did not come back; it was asked {len(stub.callers)} times, "
             f"and the agent said {response.status} {said[:SAID]!r}."
         )
-    if set(stub.callers) != {agent_token(host.key, instance, "model")}:
+    if set(stub.callers) != {model_token(host.key, instance)}:
         raise SmokeFailed("The agent did not show the model the token it was given.")
     return "the model's answer came back"
 

@@ -13,6 +13,13 @@ from tinyagentos.config import Settings
 from tinyagentos.model.agent import Agent, AgentSpec, Framework, Snapshot
 from tinyagentos.model.image import ImagePolicy, ImageRow
 from tinyagentos.model.job import Job, Problem
+from tinyagentos.model.provider import (
+    AgentModels,
+    ModelChoice,
+    NewProvider,
+    Provider,
+    ProviderTest,
+)
 
 
 class AgentService(Protocol):
@@ -46,6 +53,30 @@ class ImageService(Protocol):
     async def remove(self, framework: str) -> None: ...
 
 
+class ProviderService(Protocol):
+    """Model providers of this host."""
+
+    async def list_providers(self) -> tuple[Provider, ...]: ...
+    async def add(self, new: NewProvider) -> Provider: ...
+    def remove(self, name: str) -> None: ...
+    async def test(self, name: str) -> ProviderTest: ...
+
+
+class ModelService(Protocol):
+    """Which models agents use."""
+
+    async def get(self, name: str) -> AgentModels: ...
+    async def choose(self, name: str, choice: ModelChoice) -> AgentModels: ...
+
+
+class ChatService(Protocol):
+    """Talking to agents."""
+
+    async def ask(
+        self, name: str, message: str, conversation: str = "main"
+    ) -> AsyncIterator[str]: ...
+
+
 class JobService(Protocol):
     """Jobs of this server."""
 
@@ -70,6 +101,12 @@ class Services(Protocol):
     def agents(self) -> AgentService: ...
     @property
     def images(self) -> ImageService: ...
+    @property
+    def providers(self) -> ProviderService: ...
+    @property
+    def models(self) -> ModelService: ...
+    @property
+    def chat(self) -> ChatService: ...
     @property
     def jobs(self) -> JobService: ...
     async def missing(self) -> tuple[Problem, ...]: ...

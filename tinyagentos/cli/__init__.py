@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyagentos import __version__
-from tinyagentos.cli import agent, host, image, job, serve, up, web
+from tinyagentos.cli import agent, host, image, job, provider, serve, up, web
 from tinyagentos.cli.errors import guarded
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _options(
 app.add_typer(agent.app, name="agent")
 app.add_typer(image.app, name="image")
 app.add_typer(job.app, name="job")
+app.add_typer(provider.app, name="provider")
 app.add_typer(web.app, name="web")
 serve.register(app)
 up.register(app)

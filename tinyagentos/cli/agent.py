@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
@@ -13,10 +14,12 @@ from pydantic import ValidationError
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, connect
 from tinyagentos.cli.render import (
+    ask_line,
     check_succeeded,
     follow_job,
     print_json,
     print_line,
+    print_pieces,
     print_table,
 )
 from tinyagentos.client import Client
@@ -185,6 +188,54 @@ def drop_snapshot(
 ) -> None:
     """Remove a snapshot."""
     begin(lambda client: client.drop_snapshot(name, snapshot), wait=wait, as_json=as_json)
+
+
+@app.command()
+def chat(
+    name: Name,
+    message: Annotated[str, typer.Argument(help="What to say; asked for when left out.")] = "",
+    conversation: Annotated[str, typer.Option(help="Which conversation goes on.")] = "main",
+    as_json: Json = False,
+) -> None:
+    """Talk to the agent; without a message, line by line until Ctrl-D."""
+    client = connect()
+    if message or as_json or not sys.stdin.isatty():
+        said = client.chat(name, message or sys.stdin.read(), conversation)
+        print_json({"answer": "".join(said)}) if as_json else print_pieces(said)
+        return
+    while line := ask_line("you> "):
+        print_pieces(client.chat(name, line, conversation))
+
+
+@app.command()
+def model(
+    name: Name,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="PROVIDER/MODEL, then those to fall back to; `default`: the host's."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=0, help="Most tokens a month; 0: no limit.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change which models the agent uses; nothing is restarted."""
+    client = connect()
+    now = client.models(name)
+    if models or budget is not None:
+        chosen = now.models if not models else () if models == ["default"] else tuple(models)
+        tokens = now.monthly_tokens if budget is None else budget
+        now = client.choose_models(name, wire.ModelChoice(models=chosen, monthly_tokens=tokens))
+    if as_json:
+        print_json(now)
+        return
+    used = now.usage
+    print_line(f"models         {', '.join(now.models) or 'the default of this host'}")
+    print_line(f"budget         {now.monthly_tokens or 'no limit'}")
+    print_line(
+        f"this month     {used.requests} requests, {used.errors} failed,"
+        f" {used.input_tokens} tokens in, {used.output_tokens} out"
+    )
 
 
 @app.command()

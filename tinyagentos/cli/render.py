@@ -44,6 +44,25 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def print_pieces(pieces: Iterable[str]) -> None:
+    """Text as it comes, without what would steer the terminal; a new line at its end."""
+    for piece in pieces:
+        sys.stdout.write("".join(one for one in piece if one.isprintable() or one in "\n\t"))
+        sys.stdout.flush()
+    print_line("")
+
+
+def ask_line(prompt: str) -> str:
+    """A line from the person at the terminal; empty when there are no more."""
+    while True:
+        try:
+            if line := input(prompt).strip():
+                return line
+        except EOFError:
+            print_line("")
+            return ""
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:
     """A table, or the sentence when there are no rows."""
     rows = list(rows)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyagentos.model.errors import InvalidInput, NotFound
 from tinyagentos.model.recipe import (
+    AgentChat,
     AgentDefaults,
     Budget,
     DebianPart,
@@ -19,7 +20,6 @@ from tinyagentos.model.recipe import (
     Recipe,
     RecipeFile,
     RecipeKind,
-    SmokeChat,
     SmokeCommand,
     SmokeLoad,
     SmokePart,
@@ -89,16 +89,15 @@ class _SmokeLoad(_Table):
     argv: tuple[str, ...] = Field(min_length=1)
 
 
-class _SmokeChat(_Table):
-    path: str = Field(pattern="^/")
-    model: str
-
-
 class _Smoke(_Table):
     privileged: tuple[str, ...] = ()
     command: tuple[_SmokeCommand, ...] = ()
     load: tuple[_SmokeLoad, ...] = ()
-    chat: _SmokeChat | None = None
+
+
+class _Chat(_Table):
+    path: str = Field(pattern="^/")
+    model: str
 
 
 class _Agent(_Table):
@@ -113,6 +112,7 @@ class _Agent(_Table):
     disk_bytes: int
     image_disk_bytes: int
     build_disk_bytes: int
+    chat: _Chat | None = None
 
 
 class _RecipeFile(_Table):
@@ -203,7 +203,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         trim=tuple(TrimRule(**rule.model_dump()) for rule in read.trim),
         budget=Budget(**read.budget.model_dump()),
         smoke=_smoke_part(read.smoke),
-        defaults=AgentDefaults(**read.agent.model_dump()) if read.agent else None,
+        defaults=_agent(read.agent) if read.agent else None,
     )
 
 
@@ -219,12 +219,16 @@ def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> Npm
     return NpmPart(npm.into, npm.rebuild, package, lock)
 
 
+def _agent(agent: _Agent) -> AgentDefaults:
+    chat = AgentChat(agent.chat.path, agent.chat.model) if agent.chat else None
+    return AgentDefaults(**agent.model_dump(exclude={"chat"}), chat=chat)
+
+
 def _smoke_part(smoke: _Smoke) -> SmokePart:
     return SmokePart(
         privileged=smoke.privileged,
         commands=tuple(SmokeCommand(one.name, one.argv) for one in smoke.command),
         loads=tuple(SmokeLoad(one.name, one.paths, one.argv) for one in smoke.load),
-        chat=SmokeChat(smoke.chat.path, smoke.chat.model) if smoke.chat else None,
     )
 
 

@@ -227,7 +227,6 @@ def join_parts(base: SmokePart, own: SmokePart) -> SmokePart:
         (*base.privileged, *own.privileged),
         (*base.commands, *own.commands),
         (*base.loads, *own.loads),
-        own.chat or base.chat,
     )
 
 

@@ -43,7 +43,7 @@ class Exchange:
         self.output_tokens = 0
         self.model = model
         streams = dialect is Dialect.chat and bool(asked.get("stream"))
-        options: Body = asked.get("stream_options") or {}
+        options = _stream_options(asked)
         self._wants_usage = not streams or bool(options.get("include_usage"))
         if streams:
             self.body["stream_options"] = {**options, "include_usage": True}
@@ -77,7 +77,7 @@ class ChatByMessages(Exchange):
         self.body = to_messages(self.body)
         self._tools: dict[int, int] = {}
         self._id = "chatcmpl"
-        self._asked_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        self._asked_usage = bool(_stream_options(asked).get("include_usage"))
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
@@ -204,6 +204,11 @@ class MessagesByChat(Exchange):
         yield anthropic_event({"type": "message_stop"})
 
 
+def _stream_options(asked: Body) -> Body:
+    given = asked.get("stream_options")
+    return given if isinstance(given, dict) else {}
+
+
 def make_exchange(asked: Body, model: str, dialect: Dialect, *, anthropic: bool) -> Exchange:
     """The exchange for a request in the dialect with a provider that speaks messages, or not.
 
@@ -214,6 +219,14 @@ def make_exchange(asked: Body, model: str, dialect: Dialect, *, anthropic: bool)
     if dialect is Dialect.messages and not anthropic:
         return MessagesByChat(asked, model)
     return Exchange(asked, model, dialect)
+
+
+def stream_problem(dialect: Dialect, sentence: str) -> bytes:
+    """The event that tells the agent that no more will come of its answer."""
+    error: Body = {"type": "api_error", "message": sentence}
+    if dialect is Dialect.messages:
+        return anthropic_event({"type": "error", "error": error})
+    return openai_event({"error": error})
 
 
 def problem(dialect: Dialect, status: int, sentence: str, kind: str) -> bytes:

@@ -38,3 +38,7 @@ class Upstream:
         if self.speaks_anthropic:
             return {"anthropic-version": ANTHROPIC_VERSION, "x-api-key": self._key}
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def without_key(self, text: str) -> str:
+        """The text with the key taken out, should the provider have quoted it."""
+        return text.replace(self._key, "…") if self._key else text

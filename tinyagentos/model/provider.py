@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ LONGEST_URL = 500
 LONGEST_KEY = 4000
 LONGEST_MODEL = 200
 MOST_FALLBACKS = 5
+MOST_TOKENS = 10**12
 
 
 class ProviderKind(StrEnum):
@@ -56,7 +57,7 @@ class NewProvider:
     kind: ProviderKind
     url: str = ""
     model: str = ""
-    key: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,24 @@ class Usage:
     def tokens(self) -> int:
         """Both ways together."""
         return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True)
+class AgentModels:
+    """An agent's choice, and what it used of models this month."""
+
+    choice: ModelChoice
+    usage: Usage
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The chosen models by name; empty: the default."""
+        return tuple(map(str, self.choice.models))
+
+    @property
+    def monthly_tokens(self) -> int:
+        """The budget, 0: none."""
+        return self.choice.monthly_tokens
 
 
 def checked(new: NewProvider) -> NewProvider:

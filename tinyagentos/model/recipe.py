@@ -81,12 +81,21 @@ class TrimRule:
 
 
 @dataclass(frozen=True)
+class AgentChat:
+    """How an agent is talked to: the path of its chat completions, and the model to name there."""
+
+    path: str
+    model: str
+
+
+@dataclass(frozen=True)
 class AgentDefaults:
     """How an agent of this framework is run. Sizes in bytes, times in seconds.
 
     memory_need_bytes: what the host must have free; memory_limit_bytes: what the agent may take.
     cpus: 0 means all. disk_bytes: how large its root may grow. image_disk_bytes and
-    build_disk_bytes: what a deploy by that path takes from the pool.
+    build_disk_bytes: what a deploy by that path takes from the pool. chat: None when taOS cannot
+    talk to it.
     """
 
     port: int
@@ -100,6 +109,7 @@ class AgentDefaults:
     disk_bytes: int
     image_disk_bytes: int
     build_disk_bytes: int
+    chat: AgentChat | None = None
 
 
 @dataclass(frozen=True)
@@ -136,14 +146,6 @@ class SmokeLoad:
 
 
 @dataclass(frozen=True)
-class SmokeChat:
-    """How the framework is asked one question: the path of its OpenAI-like API, its model."""
-
-    path: str
-    model: str
-
-
-@dataclass(frozen=True)
 class SmokePart:
     """What an image is asked before it is released.
 
@@ -153,7 +155,6 @@ class SmokePart:
     privileged: tuple[str, ...] = ()
     commands: tuple[SmokeCommand, ...] = ()
     loads: tuple[SmokeLoad, ...] = ()
-    chat: SmokeChat | None = None
 
 
 @dataclass(frozen=True)

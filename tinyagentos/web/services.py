@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from tinyagentos.access import Access
+from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.models import Models
 from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
+from tinyagentos.gateway.providers import Providers
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus
 from tinyagentos.jobs.runner import Runner
@@ -25,6 +28,12 @@ class Services(Protocol):
     def agents(self) -> Agents: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def providers(self) -> Providers: ...
+    @property
+    def models(self) -> Models: ...
+    @property
+    def chat(self) -> Chat: ...
     @property
     def jobs(self) -> Runner: ...
     @property

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from tests.unit.api.fake_models import FakeModels
 from tinyagentos.access import Access
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
@@ -66,6 +67,7 @@ class FakeServices:
         self.token = "secret-token"
         self.access = Access(MemoryTable())
         self.jobs = self.images = self.agents = self
+        self.providers = self.models = self.chat = FakeModels()
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []
         self.kept: dict[str, Job] = {}

@@ -196,7 +196,8 @@ def test_the_recipes_say_what_their_images_are_asked() -> None:
     part = smoke.join_parts(load_recipe("debian-13").smoke, load_recipe("openclaw").smoke)
     names = {one.name for one in part.commands}
     assert {"git", "curl", "python3", "pip", "venv", "node", "openclaw"} <= names
-    assert part.chat
-    assert part.chat.path == "/v1/chat/completions"
+    chat = load_recipe("openclaw").agent.chat
+    assert chat
+    assert chat.path == "/v1/chat/completions"
     assert "/usr/bin/su" in part.privileged
     assert [one.name for one in part.loads] == ["native modules"]

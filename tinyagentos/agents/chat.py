@@ -1,0 +1,117 @@
+"""Talking to an agent as its own clients do: through its door, with the token only the host has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import aiohttp
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import FRAMEWORK_KEY
+from tinyagentos.agents.readiness import open_agent
+from tinyagentos.agents.service import no_agent
+from tinyagentos.gateway.events import Events, TooLarge, data_of
+from tinyagentos.gateway.tokens import agent_token
+from tinyagentos.model.errors import Conflict, InvalidInput, Unavailable
+from tinyagentos.model.recipe import AgentChat
+
+LONGEST = 32_000
+CONNECT_WITHIN = 10.0
+# An agent may work on an answer with its tools for a long time without a word.
+SILENT_WITHIN = 600.0
+ANSWER_WITHIN = 3600.0
+LARGEST_REFUSAL = 2000
+CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Chat:
+    """Conversations with the agents of this host. What was said is kept by the agent itself."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def ask(self, name: str, message: str, conversation: str = "main") -> AsyncIterator[str]:
+        """The agent's answer in pieces, as they come.
+
+        Checked before the first piece is asked for: raises InvalidInput, NotFound, or Conflict
+        when the agent does not run or cannot be talked to. The iterator raises Unavailable when
+        the agent gives no answer or breaks off.
+        """
+        if not message.strip() or len(message) > LONGEST:
+            raise InvalidInput(
+                "There is nothing to say." if not message.strip() else "The message is too long.",
+                hint=f"Send 1 to {LONGEST} characters.",
+            )
+        if not CONVERSATION.fullmatch(conversation):
+            raise InvalidInput(
+                "The conversation's name cannot be used.",
+                hint="Use up to 64 letters, digits, dots, hyphens and underscores.",
+            )
+        instance = await instances.find_agent_instance(name, self._host)
+        if instance is None:
+            raise no_agent(name)
+        if not instance.is_running:
+            raise Conflict(
+                f"Agent {name!r} is not running.", hint=f"Start it: `taos agent start {name}`."
+            )
+        recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
+        chat = recipe.agent.chat if recipe else None
+        if chat is None:
+            raise Conflict(
+                f"taOS does not know how to talk to agent {name!r}.",
+                hint="Use the agent's own ways.",
+            )
+        return self._answer(instance.name, name, chat, message, conversation)
+
+    async def _answer(
+        self, instance: str, name: str, chat: AgentChat, message: str, conversation: str
+    ) -> AsyncIterator[str]:
+        question = {
+            "model": chat.model,
+            "stream": True,
+            # The agent keeps one conversation for each user.
+            "user": f"taos:{conversation}",
+            "messages": [{"role": "user", "content": message}],
+        }
+        timeout = aiohttp.ClientTimeout(
+            total=ANSWER_WITHIN, sock_connect=CONNECT_WITHIN, sock_read=SILENT_WITHIN
+        )
+        try:
+            async with (
+                open_agent(self._host.socket(instance)) as agent,
+                agent.post(
+                    chat.path,
+                    json=question,
+                    headers={"Authorization": f"Bearer {agent_token(self._host.key, instance)}"},
+                    timeout=timeout,
+                ) as response,
+            ):
+                if response.status != 200:
+                    said = (await response.content.read(LARGEST_REFUSAL)).decode(errors="replace")
+                    raise Unavailable(
+                        f"Agent {name!r} answered {response.status}: {said.strip()}",
+                        hint=f"`taos agent logs {name}` shows what it met.",
+                    )
+                async with aclosing(_pieces(response)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError, TooLarge) as error:
+            raise Unavailable(
+                f"Agent {name!r} gave no answer ({type(error).__name__}).",
+                hint=f"`taos agent show {name}` tells its state, `taos agent logs {name}` more.",
+            ) from error
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
+    """The text in streamed chat completions."""
+    events = Events()
+    async for chunk in response.content.iter_any():
+        for event in events.feed(chunk):
+            match data_of(event):
+                case {"choices": [{"delta": {"content": str(text)}}, *_]} if text:
+                    yield text
+                case {"error": {"message": str(said)}}:
+                    raise Unavailable(f"The agent broke off: {said}", hint="Ask again.")

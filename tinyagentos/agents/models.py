@@ -1,0 +1,137 @@
+"""Which models an agent uses. Kept with its instance, so it goes wherever the agent goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import AGENT_KEY, BUDGET_KEY, FALLBACK_KEY, MODEL_KEY
+from tinyagentos.agents.service import agent_subject, no_agent
+from tinyagentos.gateway.providers import Providers
+from tinyagentos.incus import Incus, IncusError
+from tinyagentos.model.errors import Conflict, InvalidInput
+from tinyagentos.model.provider import (
+    MOST_FALLBACKS,
+    MOST_TOKENS,
+    AgentModels,
+    ModelChoice,
+    parse_model,
+)
+from tinyagentos.store.providers import UsageTable
+
+# A choice that was changed in Incus by hand is seen after this many seconds.
+FRESH = 5.0
+
+
+def read_choice(config: Mapping[str, str]) -> ModelChoice:
+    """The choice in an instance's config; what cannot be read counts as not chosen."""
+    named = [config.get(MODEL_KEY, ""), *config.get(FALLBACK_KEY, "").split(",")]
+    models = []
+    for text in filter(None, named):
+        try:
+            models.append(parse_model(text))
+        except InvalidInput:
+            continue
+    budget = config.get(BUDGET_KEY, "")
+    return ModelChoice(tuple(models), int(budget) if budget.isdecimal() else 0)
+
+
+def write_choice(choice: ModelChoice) -> Mapping[str, str]:
+    """The choice as an instance's config keeps it; empty values unset a key."""
+    first, *others = map(str, choice.models) if choice.models else ("",)
+    return {
+        MODEL_KEY: first,
+        FALLBACK_KEY: ",".join(others),
+        BUDGET_KEY: str(choice.monthly_tokens) if choice.monthly_tokens else "",
+    }
+
+
+class Choices:
+    """The choices of instances as the gateway asks for them: read once in a while, kept between."""
+
+    def __init__(self, incus: Incus, clock: Callable[[], float] = time.monotonic) -> None:
+        self._incus = incus
+        self._clock = clock
+        self._known: dict[str, tuple[float, ModelChoice]] = {}
+
+    async def __call__(self, instance: str) -> ModelChoice | None:
+        """The choice of the agent with that instance; None when there is none.
+
+        While Incus is away the last known one is used: agents go on without it.
+        """
+        read_at, known = self._known.get(instance, (0.0, None))
+        if known is not None and self._clock() - read_at < FRESH:
+            return known
+        try:
+            found = await self._incus.instances.find(instance)
+        except IncusError:
+            if known is not None:
+                return known
+            raise
+        if found is None or AGENT_KEY not in found.config:
+            self.forget(instance)
+            return None
+        choice = read_choice(found.config)
+        self._known[instance] = self._clock(), choice
+        return choice
+
+    def forget(self, instance: str) -> None:
+        """Read the instance's choice anew."""
+        self._known.pop(instance, None)
+
+
+class Models:
+    """What agents use of models."""
+
+    def __init__(
+        self, host: Host, providers: Providers, usage: UsageTable, choices: Choices
+    ) -> None:
+        self._host = host
+        self._providers = providers
+        self._usage = usage
+        self._choices = choices
+
+    async def get(self, name: str) -> AgentModels:
+        """The agent's models and what it used this month; NotFound when there is no such agent."""
+        instance = await instances.find_agent_instance(name, self._host)
+        if instance is None:
+            raise no_agent(name)
+        month = f"{self._host.now():%Y-%m}"
+        return AgentModels(read_choice(instance.config), self._usage.get(instance.name, month))
+
+    async def choose(self, name: str, choice: ModelChoice) -> AgentModels:
+        """Have the agent use these models from its next question on; nothing is restarted.
+
+        Raises NotFound for an agent or provider that is not there, InvalidInput, or Conflict while
+        a job is at work on the agent.
+        """
+        await self._check(choice)
+        instance = await instances.find_agent_instance(name, self._host)
+        if instance is None:
+            raise no_agent(name)
+        if job := self._host.runner.find_active(agent_subject(name)):
+            raise Conflict(
+                f"A {job.kind} job is at work on agent {name!r}.",
+                hint=f"Wait for it: `taos job watch {job.id}`.",
+            )
+        await instances.set_config(instance.name, write_choice(choice), self._host)
+        self._choices.forget(instance.name)
+        return await self.get(name)
+
+    async def _check(self, choice: ModelChoice) -> None:
+        if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):
+            raise InvalidInput(
+                "These models cannot be used together.",
+                hint=f"Give one model and up to {MOST_FALLBACKS} others to fall back to.",
+            )
+        if not 0 <= choice.monthly_tokens <= MOST_TOKENS:
+            raise InvalidInput(f"A budget of {choice.monthly_tokens} tokens cannot be kept.")
+        known = {one.name for one in await self._providers.list_providers()}
+        for model in choice.models:
+            if model.provider not in known:
+                raise InvalidInput(
+                    f"There is no provider {model.provider!r}.",
+                    hint="Add it with `taos provider add`, or see `taos provider list`.",
+                )
