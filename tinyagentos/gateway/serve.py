@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import web
 
 from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange, problem, stream_problem
-from tinyagentos.gateway.events import Events, TooLarge
+from tinyagentos.gateway.events import Events
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.tokens import owner_of
 from tinyagentos.gateway.translate import Body
@@ -49,6 +49,9 @@ PATHS = {
     "/v1/messages": Dialect.messages,
     "/v1/embeddings": Dialect.embeddings,
 }
+
+# What reading somebody else's body can raise; an event without an end is a ValueError too.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 ChoiceOf = Callable[[str], Awaitable[ModelChoice | None]]
 
@@ -279,7 +282,7 @@ class Gateway:
                 if said:
                     await answer.write(said)
                 chunk = await anext(chunks, b"")
-        except (aiohttp.ClientError, OSError, TooLarge, ValueError, KeyError, TypeError) as error:
+        except (aiohttp.ClientError, OSError, *UNREADABLE) as error:
             counted.failed = True
             _log.warning(
                 "an answer broke off",
@@ -375,7 +378,7 @@ async def _pass_whole(
             raise Refusal(502, "provider_error", f"The answer of {model} has no end.")
     try:
         said = exchange.whole(bytes(body))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Refusal(502, "provider_error", f"The answer of {model} cannot be read.") from error
     return web.Response(body=said, content_type="application/json")
 

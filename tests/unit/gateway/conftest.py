@@ -1,0 +1,110 @@
+"""A gateway on a socket of its own, with providers on the loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fakes.provider import KEY, FakeProvider, fake_provider
+from tinyagentos.gateway.providers import Providers
+from tinyagentos.gateway.serve import Gateway
+from tinyagentos.gateway.session import LazySession
+from tinyagentos.gateway.tokens import model_token
+from tinyagentos.gateway.vault import Vault
+from tinyagentos.model.provider import ModelChoice, NewProvider, ProviderKind, Usage, parse_model
+from tinyagentos.store.database import Database
+from tinyagentos.store.providers import ProviderTable, UsageTable
+
+AGENT = "hello-abcdef"
+HOST_KEY = b"h" * 32
+NOW = datetime(2026, 5, 17, tzinfo=UTC)
+
+
+@dataclass
+class Asking:
+    """The gateway as an agent sees it, and what is behind it."""
+
+    agent: aiohttp.ClientSession
+    gateway: Gateway
+    providers: Providers
+    usage: UsageTable
+    choices: dict[str, ModelChoice | None]
+    stack: AsyncExitStack
+    fakes: list[FakeProvider] = field(default_factory=list)
+
+    async def add(
+        self, name: str, kind: ProviderKind = ProviderKind.openai, **behaviour: Any
+    ) -> FakeProvider:
+        """A provider that serves, and is known by that name."""
+        fake = await self.stack.enter_async_context(fake_provider(**behaviour))
+        url = fake.url if kind is ProviderKind.openai else fake.root
+        await self.providers.add(NewProvider(name, kind, url, key=KEY))
+        self.fakes.append(fake)
+        return fake
+
+    def choose(self, *models: str, budget: int = 0) -> None:
+        """The agent's models."""
+        self.choices[AGENT] = ModelChoice(tuple(map(parse_model, models)), budget)
+
+    @property
+    def used(self) -> Usage:
+        """What was counted."""
+        return self.usage.get(AGENT, "2026-05")
+
+    async def post(
+        self, call: str, body: Any, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and body of a whole answer."""
+        async with self.agent.post(f"/v1/{call}", json=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    async def chat(self, **more: Any) -> tuple[int, Any]:
+        """One question in chat completions."""
+        return await self.post("chat/completions", QUESTION | more)
+
+
+QUESTION: dict[str, Any] = {
+    "model": "default", "messages": [{"role": "user", "content": "Hi"}]
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def asking(folder: Path) -> AsyncIterator[Asking]:
+    """A gateway that serves while it lasts."""
+    database = Database(folder / "taos.db")
+    http = LazySession()
+    usage = UsageTable(database)
+    providers = Providers(ProviderTable(database), Vault(b"v" * 32), http)
+    choices: dict[str, ModelChoice | None] = {AGENT: ModelChoice()}
+
+    async def choice_of(instance: str) -> ModelChoice | None:
+        return choices.get(instance)
+
+    gateway = Gateway(HOST_KEY, providers, choice_of, usage, http, lambda: NOW)
+    socket = folder / "gateway.sock"
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(http.close)
+        await stack.enter_async_context(gateway.serving(socket))
+        agent = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                "http://gateway",
+                connector=aiohttp.UnixConnector(str(socket)),
+                headers={"Authorization": f"Bearer {model_token(HOST_KEY, AGENT)}"},
+            )
+        )
+        yield Asking(agent, gateway, providers, usage, choices, stack)
+    database.close()
+
+
+@pytest.fixture
+async def ask(tmp_path: Path) -> AsyncIterator[Asking]:
+    """A gateway without any provider."""
+    async with asking(tmp_path) as found:
+        yield found
