@@ -101,7 +101,7 @@ class Services:
         self.providers = Providers(ProviderTable(self.database), vault, self.http)
         usage, choices = UsageTable(self.database), Choices(self.incus)
         self.models = Models(self.host, self.providers, usage, choices)
-        self.chat = Chat(self.host)
+        self.chat = Chat(self.host, self.providers)
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )

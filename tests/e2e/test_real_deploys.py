@@ -17,6 +17,7 @@ import pytest
 
 from bench.common import Server, incus, names, server
 from bench.kill import compare, kill_in, wait_step
+from tests.fakes.provider import KEY, serving_provider
 
 pytestmark = [pytest.mark.incus, pytest.mark.build, pytest.mark.e2e]
 
@@ -80,6 +81,61 @@ def test_the_next_deploy_takes_the_image_that_was_kept(taos: Server) -> None:
     taos.wait_all()
     assert succeed(taos, "second")["source"] == "image"
     assert compare(taos) == []
+
+
+def taos_command(taos: Server, *argv: str) -> str:
+    """What a command prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "tinyagentos.cli", *argv],
+        env=taos.environment | {"TAOS_PROVIDER_KEY": KEY}, capture_output=True, text=True,
+        timeout=120, check=True,
+    ).stdout  # fmt: skip
+
+
+def test_an_agent_answers_through_the_model_that_was_chosen(taos: Server) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        taos_command(taos, "agent", "chat", "second", "Hello?")
+    with serving_provider(says=("Sparkling ", "pumpernickel")) as stub:
+        taos_command(taos, "provider", "add", "stub", "--url", stub.url)
+        assert taos_command(taos, "agent", "chat", "second", "Hello?") == "Sparkling pumpernickel\n"
+        began = started_at(taos, "second")
+        taos_command(taos, "agent", "model", "second", "stub/large", "--budget", "1000000")
+        taos_command(taos, "agent", "chat", "second", "And now?")
+        asked = stub.calls[-1][1]
+        assert asked["model"] == "large"
+        assert "Hello?" in json.dumps(asked["messages"])  # the agent keeps the conversation
+        assert started_at(taos, "second") == began
+        used = taos.http.get("/api/agents/second/model").json()["usage"]
+        assert (used["errors"], used["input_tokens"]) == (0, 7 * used["requests"])
+
+
+def started_at(taos: Server, name: str) -> str:
+    instance = taos.http.get(f"/api/agents/{name}").json()["instance"]
+    return incus("exec", instance, "--", "systemctl", "show", "-P", "ActiveEnterTimestampMonotonic",
+                 "agent.service", project=taos.project)  # fmt: skip
+
+
+def test_no_key_of_a_provider_is_anywhere_near_the_agent(taos: Server) -> None:
+    instance = taos.http.get("/api/agents/second").json()["instance"]
+    look = (
+        'grep -rlF --devices=skip --exclude-dir=proc --exclude-dir=sys -e "$1" / ; '
+        'grep -lF -e "$1" /proc/[0-9]*/environ /proc/[0-9]*/cmdline; echo looked'
+    )
+
+    def found(text: str) -> list[str]:
+        said = incus("exec", instance, "--", "sh", "-c", f"({look}) 2>/dev/null", "look", text,
+                     project=taos.project)  # fmt: skip
+        # The looking itself has the text in its command line.
+        return [line for line in said.splitlines() if not line.endswith("cmdline")]
+
+    token = incus("exec", instance, "--", "sed", "-n", "s/^TAOS_MODEL_TOKEN=//p",
+                  "/etc/taos/agent.env", project=taos.project).strip()  # fmt: skip
+    assert "/etc/taos/agent.env" in found(token)  # what is there is found
+    assert found(KEY) == ["looked"]
+    assert KEY not in incus("config", "show", "--expanded", instance, project=taos.project)
+    assert KEY not in taos.http.get("/api/agents/second/logs", params={"lines": 10_000}).text
+    for file in (taos.folder / "data").iterdir():
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize("name", ["first", "second"])

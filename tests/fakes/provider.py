@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,22 @@ async def fake_provider(**behaviour: Any) -> AsyncIterator[FakeProvider]:
         yield fake
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def serving_provider(**behaviour: Any) -> Iterator[FakeProvider]:
+    """The same for a test that is not asynchronous: it serves in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    provider = fake_provider(**behaviour)
+    try:
+        yield asyncio.run_coroutine_threadsafe(provider.__aenter__(), loop).result(10)
+    finally:
+        asyncio.run_coroutine_threadsafe(provider.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 async def _serve(fake: FakeProvider, request: web.Request) -> web.StreamResponse:

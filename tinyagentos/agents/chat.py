@@ -10,10 +10,12 @@ import aiohttp
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.models import read_choice
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.readiness import open_agent
 from tinyagentos.agents.service import no_agent
 from tinyagentos.gateway.events import Events, TooLarge, data_of
+from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.model.errors import Conflict, InvalidInput, Unavailable
 from tinyagentos.model.recipe import AgentChat
@@ -30,15 +32,16 @@ CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class Chat:
     """Conversations with the agents of this host. What was said is kept by the agent itself."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, providers: Providers) -> None:
         self._host = host
+        self._providers = providers
 
     async def ask(self, name: str, message: str, conversation: str = "main") -> AsyncIterator[str]:
         """The agent's answer in pieces, as they come.
 
         Checked before the first piece is asked for: raises InvalidInput, NotFound, or Conflict
-        when the agent does not run or cannot be talked to. The iterator raises Unavailable when
-        the agent gives no answer or breaks off.
+        when the agent does not run, cannot be talked to or has no model. The iterator raises
+        Unavailable when the agent gives no answer or breaks off.
         """
         if not message.strip() or len(message) > LONGEST:
             raise InvalidInput(
@@ -63,6 +66,11 @@ class Chat:
             raise Conflict(
                 f"taOS does not know how to talk to agent {name!r}.",
                 hint="Use the agent's own ways.",
+            )
+        if not read_choice(instance.config).models and not await self._providers.default_model():
+            raise Conflict(
+                "No model is set up, so no agent can answer.",
+                hint="Add a provider: `taos provider add`, or on the page Models.",
             )
         return self._answer(instance.name, name, chat, message, conversation)
 

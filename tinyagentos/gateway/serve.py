@@ -176,8 +176,9 @@ class Gateway:
             return choice.models
         default = await self._providers.default_model()
         if default is None:
+            # 404 and not 503: an agent that tries again soon would wait in vain.
             raise Refusal(
-                503, "no_model", "No model is set up on this host: run `taos provider add`."
+                404, "model_not_found", "No model is set up: run `taos provider add` on the host."
             )
         return (default,)
 
@@ -215,7 +216,7 @@ class Gateway:
         self, question: Question, request: web.Request, counted: Counted
     ) -> web.StreamResponse:
         """What the first model says that can answer."""
-        refusal = Refusal(503, "no_model", "No model was asked.")
+        refusal = Refusal(404, "model_not_found", "No model was asked.")
         for model in question.models:
             try:
                 return await self._ask_model(model, question, request, counted)

@@ -262,7 +262,7 @@ async def test_without_a_provider_the_sentence_says_what_to_do(
 
     monkeypatch.setattr(ask.providers, "_find_ollama", nothing)
     status, said = await ask.chat()
-    assert status == 503
+    assert status == 404
     assert "taos provider add" in said["error"]["message"]
 
 
