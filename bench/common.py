@@ -149,6 +149,15 @@ def remove_project(project: str) -> None:
     for image in json.loads(incus("image", "list", "--format", "json", project=project)):
         incus("image", "delete", image["fingerprint"], project=project)
     incus("project", "delete", project)
+    remove_unused_bridges()
+
+
+def remove_unused_bridges() -> None:
+    """Remove the bridges of network policies that no agent of any project is on."""
+    for network in json.loads(incus("network", "list", "--format", "json")):
+        if network["description"].startswith("taOS network policy ") and not network["used_by"]:
+            incus("network", "delete", network["name"])
+            incus("network", "acl", "delete", network["name"])
 
 
 def names(kind: str, project: str) -> list[str]:

@@ -20,6 +20,7 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
+from tinyagentos.agents.network import tidy_bridges
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
 from tinyagentos.config import Settings
@@ -28,6 +29,7 @@ from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
+from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.bundle import export_kind
 from tinyagentos.images.download import Supply, download_kind
@@ -94,6 +96,7 @@ class Services:
             memory_available=memory_available_bytes,
             slowness=slowness,
             now=lambda: datetime.now(UTC),
+            addresses=read_host_addresses,
         )
         self.agents = Agents(self.host)
         self.http = LazySession()
@@ -146,11 +149,13 @@ class Services:
 
     async def _tidy(self) -> None:
         """Every hour, have removed what is kept for a while only."""
+        unused: frozenset[str] = frozenset()
         while True:
             try:
                 await self.agents.end_undo_windows()
+                unused = await tidy_bridges(self.host, unused)
             except (TaosError, IncusError) as error:
-                _log.warning("old roots could not be looked for: %s", error)
+                _log.warning("this hour's tidying did not end: %s", error)
             await asyncio.sleep(TIDY_EVERY)
 
 

@@ -111,6 +111,11 @@ class Client:
         """Begin to remove the agent."""
         return self._begin("DELETE", f"/api/agents/{_part(name)}")
 
+    def change_network(self, name: str, policy: str) -> wire.Job:
+        """Begin to have the agent reach what the policy opens."""
+        path = f"/api/agents/{_part(name)}/network"
+        return self._begin("PUT", path, wire.Network(policy=policy))
+
     def snapshots(self, name: str) -> list[wire.Snapshot]:
         """The snapshots of the agent's state."""
         return self._get(f"/api/agents/{_part(name)}/snapshots", list[wire.Snapshot])

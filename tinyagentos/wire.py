@@ -108,6 +108,7 @@ class Agent(Wire):
     memory_bytes: int | None = None
     newest: str = Field("", description="A newer version it can be upgraded to")
     undo_version: str = Field("", description="The version an undone upgrade returns to")
+    network: str = Field("", description="What it may reach: internet, none or lan:<cidr,...>")
 
 
 class Snapshot(Wire):
@@ -276,6 +277,9 @@ class NewAgent(BaseModel):
         None, gt=0, le=MOST, description="Most processor cores the agent may take"
     )
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    network: str = Field(
+        "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
+    )
 
     def to_spec(self) -> agents.AgentSpec:
         """As the agents' side takes it."""
@@ -287,7 +291,16 @@ class NewAgent(BaseModel):
             memory_bytes=self.memory,
             cpus=self.cpu,
             disk_bytes=self.disk,
+            network=self.network,
         )
+
+
+class Network(BaseModel):
+    """What an agent is to reach."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    policy: str = Field(max_length=1000, description="internet, none or lan:<cidr,...>")
 
 
 class ProblemDetails(BaseModel):

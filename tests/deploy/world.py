@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tests.fakes.fake_incus import FakeIncus
@@ -68,6 +69,11 @@ class QuickBuilder:
         yield
 
 
+async def own_addresses() -> tuple[IPv4Address, ...]:
+    """The addresses of a host that is made up."""
+    return (IPv4Address("192.168.7.7"),)
+
+
 class Taos:
     """One server process: what it forgets when it dies is in here, what it keeps is on disk."""
 
@@ -125,6 +131,7 @@ class Taos:
             memory_available=lambda: memory,
             slowness=lambda: 1.0,
             now=lambda: datetime.now(UTC),
+            addresses=own_addresses,
         )
         self.agents = Agents(self.host)
         for kind in (

@@ -6,9 +6,13 @@ takes most of a minute and leaves the image that the others start from.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -81,6 +85,102 @@ def test_the_next_deploy_takes_the_image_that_was_kept(taos: Server) -> None:
     taos.wait_all()
     assert succeed(taos, "second")["source"] == "image"
     assert compare(taos) == []
+
+
+def inside(taos: Server, instance: str, script: str) -> str:
+    # On a busy machine Incus's command line now and then loses what a quick command writes.
+    said = (
+        incus("exec", instance, "--", "sh", "-c", script, project=taos.project) for _ in range(3)
+    )
+    return next((text.strip() for text in said if text.strip()), "")
+
+
+def test_an_agent_reaches_its_models_and_the_internet_but_no_neighbour_and_not_the_host(
+    taos: Server,
+) -> None:
+    """With real packets, from inside agents that were deployed, by image and by build."""
+    instances = {
+        name: taos.http.get(f"/api/agents/{name}").json()["instance"]
+        for name in ("first", "second")
+    }
+    addresses = {
+        name: inside(taos, one, "ip -4 -o addr show eth0").split()[3].partition("/")[0]
+        for name, one in instances.items()
+    }
+    with neighbours("203.0.113", "10.198.7") as port:
+        for name, other in (("first", "second"), ("second", "first")):
+            shown = incus("config", "show", "--expanded", instances[name], project=taos.project)
+            assert 'security.idmap.isolated: "true"' in shown
+            assert "limits.memory" in shown
+            assert "limits.processes" in shown
+            assert "security.privileged" not in shown
+            assert "security.nesting" not in shown
+            seen = {
+                what: reaches(taos, instances[name], address, at)
+                for what, address, at in (
+                    ("models", "127.0.0.1", 4000),
+                    ("internet", "203.0.113.10", port),
+                    ("neighbour", "10.198.7.10", port),
+                    ("host", "203.0.113.1", port),
+                    ("other agent", addresses[other], 18789),
+                    ("its bridge", f"{addresses[name].rpartition('.')[0]}.1", port),
+                )
+            }
+            assert seen == {"models": True, "internet": True, "neighbour": False, "host": False,
+                            "other agent": False, "its bridge": False}  # fmt: skip
+        for policy, internet, neighbour in (
+            ("none", False, False),
+            ("lan:10.198.7.0/24", True, True),
+        ):
+            taos_command(taos, "agent", "network", "second", policy)
+            time.sleep(3)  # the new address comes by DHCP
+            one = instances["second"]
+            assert reaches(taos, one, "203.0.113.10", port) is internet
+            assert reaches(taos, one, "10.198.7.10", port) is neighbour
+            assert reaches(taos, one, "127.0.0.1", 4000)
+            assert taos.http.get("/api/agents/second").json()["state"] == "ready"
+        taos_command(taos, "agent", "network", "second", "internet")
+
+
+def reaches(taos: Server, instance: str, address: str, port: int) -> bool:
+    """Whether something answers HTTP to the agent there."""
+    script = f"curl -s -o /dev/null -m 4 --noproxy '*' http://{address}:{port}/; echo $?"
+    said = inside(taos, instance, script)
+    assert said in ("0", "7", "28"), said
+    return said == "0"
+
+
+@contextlib.contextmanager
+def neighbours(*prefixes: str) -> Iterator[int]:
+    """Hosts of their own namespaces at `prefix`.10, and this one, all serving at the port."""
+    port, folder = 18081, tempfile.mkdtemp()
+    serve = (sys.executable, "-m", "http.server", str(port), "--directory", folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        starts: list[tuple[str, ...]] = [()]
+        for prefix in prefixes:
+            name = f"tt{secrets.token_hex(3)}"
+            commands = (
+                f"netns add {name}",
+                f"link add {name} type veth peer name eth0 netns {name}",
+                f"address add {prefix}.1/24 dev {name}",
+                f"link set {name} up",
+                f"-n {name} address add {prefix}.10/24 dev eth0",
+                f"-n {name} link set eth0 up",
+                f"-n {name} route add default via {prefix}.1",
+            )
+            for number, command in enumerate(commands):
+                subprocess.run(("ip", *command.split()), check=True)
+                if number == 0:
+                    stack.callback(subprocess.run, ("ip", "netns", "delete", name), check=True)
+            starts.append(("ip", "netns", "exec", name))
+        for start in starts:
+            quiet = subprocess.DEVNULL
+            process = subprocess.Popen((*start, *serve), stdout=quiet, stderr=quiet)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        time.sleep(2)
+        yield port
 
 
 def taos_command(taos: Server, *argv: str) -> str:

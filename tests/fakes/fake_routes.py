@@ -98,7 +98,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
     }
     simple = (
         ("/1.0/profiles", "profile", 500, lambda request: here._project(request).profiles, profile),
-        ("/1.0/networks", "network", 400, lambda _: fake.networks, network),
+        ("/1.0/networks", "network", 400, lambda _: here._networks(), network),
         ("/1.0/network-acls", "network ACL", 400, lambda _: fake.acls, acl),
         ("/1.0/storage-pools", "storage pool", 409, lambda _: fake.pools, pool),
     )
@@ -135,6 +135,8 @@ def collection(
         return reply()
 
     async def delete(request: web.Request) -> web.Response:
+        if get(request)["used_by"]:
+            raise Failure(400, f"The {noun} is currently in use")
         del held(request)[get(request)["name"]]
         return reply()
 
@@ -590,6 +592,17 @@ class Routes:
         return reply()
 
     # Networks
+
+    def _networks(self) -> dict[str, Json]:
+        """All, each with the instances that are on it now."""
+        for name, one in self.fake.networks.items():
+            one["used_by"] = [
+                f"/1.0/instances/{instance.json['name']}"
+                for project in self.fake.projects.values()
+                for instance in project.instances.values()
+                if any(keys.get("network") == name for keys in instance.json["devices"].values())
+            ]
+        return self.fake.networks
 
     def _network(self, request: web.Request) -> Json:
         return find(self.fake.networks, request.match_info["name"], "Network not found")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tinyagentos.agents import instances, keep
 from tinyagentos.agents.choice import choose_way, expect_build, image_came
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_device
 from tinyagentos.agents.order import (
     DOOR,
     ENV_FILE,
@@ -46,6 +47,7 @@ from tinyagentos.incus import Instance
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import HostNotReady, NotReady
 from tinyagentos.model.image import image_alias
+from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.recipe import Recipe
 
 
@@ -136,6 +138,13 @@ async def ensure_instance(
             )
         pool = await instances.pick_pool(host)
         await instances.ensure_volume(order, pool.name, host)
+        devices: dict[str, Mapping[str, str]] = {}
+        # A build fetches from wherever this host does, which the policy may close; its NIC comes
+        # before the agent does.
+        if plan.source == "image":
+            policy = NetworkPolicy.parse(order.network)
+            await ensure_bridge(policy, host)
+            devices[NIC] = nic_device(policy)
         request = instance_request(
             order,
             recipe,
@@ -144,6 +153,7 @@ async def ensure_instance(
             job_id=job.job.id,
             pool=pool.name,
             has_quota=pool.driver in instances.COW_DRIVERS,
+            devices=devices,
         )
         return await host.incus.instances.create(request, start=plan.source == "build")
 
@@ -182,6 +192,7 @@ async def ensure_unit_started(order: DeployOrder, job: JobContext, host: Host) -
         instance = await host.incus.instances.get(order.instance)
         if instance.status != "Running":
             await host.incus.instances.start(order.instance)
+        await ensure_nic(order.instance, host)
         for argv in (("systemctl", "daemon-reload"), ("systemctl", "start", "--no-block", UNIT)):
             result = await host.incus.instances.exec(order.instance, argv, within=60)
             if result.exit_code:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tinyagentos.agents.build import Builder
@@ -20,7 +21,8 @@ from tinyagentos.store.timings import TimingTable
 @dataclass(frozen=True)
 class Host:
     """The host as the agents' side sees it. memory_available: bytes the host could give now;
-    slowness: how many times as long as the reference machine it takes for the same work.
+    slowness: how many times as long as the reference machine it takes for the same work;
+    addresses: the host's own.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Host:
     memory_available: Callable[[], int]
     slowness: Callable[[], float]
     now: Callable[[], datetime]
+    addresses: Callable[[], Awaitable[tuple[IPv4Address, ...]]]
 
     def socket(self, instance: str) -> Path:
         """Where the host reaches the agent's port."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tinyagentos.agents import deploy, keep, lifecycle, snapshots, upgrade
+from tinyagentos.agents import deploy, keep, lifecycle, network, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.steps import ALL_STEPS, CONNECT, DEPLOY, READY
 from tinyagentos.jobs.context import JobContext
@@ -35,6 +35,12 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             "restart",
             bind(lifecycle.restart_agent),
             steps=(lifecycle.STOP, lifecycle.START, CONNECT, READY),
+        ),
+        JobKind(
+            network.NETWORK,
+            bind(network.change_network),
+            bind(network.undo_change),
+            steps=network.STEPS,
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(

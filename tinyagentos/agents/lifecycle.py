@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.network import ensure_nic
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.steps import CONNECT, READY
 from tinyagentos.incus import Instance
@@ -20,6 +21,7 @@ async def start_agent(job: JobContext, host: Host) -> None:
     job.plan_steps(START, CONNECT, READY)
     instance = await _instance(job, host)
     with job.step(START):
+        await ensure_nic(instance.name, host)
         if instance.status != "Running":
             await host.incus.instances.start(instance.name)
     await _ensure_ready(instance, job, host)
@@ -40,6 +42,7 @@ async def restart_agent(job: JobContext, host: Host) -> None:
     with job.step(STOP):
         await instances.stop(instance.name, host, within=STOP_WITHIN)
     with job.step(START):
+        await ensure_nic(instance.name, host)
         await host.incus.instances.start(instance.name)
     await _ensure_ready(instance, job, host)
 

@@ -10,6 +10,7 @@ from tinyagentos.agents.plan import LaunchPlan
 from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import InstanceRequest
 from tinyagentos.model.agent import AgentSpec, Source
+from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.recipe import Recipe
 
 AGENT_KEY = "user.taos.agent"
@@ -18,6 +19,7 @@ VERSION_KEY = "user.taos.version"
 SOURCE_KEY = "user.taos.source"
 JOB_KEY = "user.taos.job"
 STAGE_KEY = "user.taos.stage"
+NETWORK_KEY = "user.taos.network"
 MODEL_KEY = "user.taos.model"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
@@ -42,6 +44,7 @@ class DeployOrder:
     memory_bytes: int
     cpus: int
     disk_bytes: int
+    network: str
 
     @property
     def volume(self) -> str:
@@ -64,6 +67,7 @@ class DeployOrder:
             memory_bytes=int(params["memory_bytes"]),
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
+            network=params["network"],
         )
 
 
@@ -79,6 +83,7 @@ def make_order(spec: AgentSpec, recipe: Recipe, suffix: str) -> DeployOrder:
         memory_bytes=spec.memory_bytes or agent.memory_limit_bytes,
         cpus=spec.cpus or agent.cpus,
         disk_bytes=spec.disk_bytes or agent.disk_bytes,
+        network=str(NetworkPolicy.parse(spec.network)),
     )
 
 
@@ -91,9 +96,11 @@ def instance_request(
     job_id: str,
     pool: str,
     has_quota: bool,
+    devices: Mapping[str, Mapping[str, str]],
 ) -> InstanceRequest:
     """What Incus is asked to create: one request with limits, devices and our keys.
 
+    devices: those besides root and state.
     has_quota: whether the pool's driver can limit the size of the root.
     """
     root = {"type": "disk", "path": "/", "pool": pool}
@@ -106,6 +113,7 @@ def instance_request(
         SOURCE_KEY: plan.source,
         JOB_KEY: job_id,
         MODEL_KEY: order.model,
+        NETWORK_KEY: order.network,
         "limits.memory": str(order.memory_bytes),
         "limits.processes": str(recipe.agent.processes),
         "security.idmap.isolated": "true",
@@ -120,6 +128,7 @@ def instance_request(
         devices={
             "root": root,
             "state": {"type": "disk", "pool": pool, "source": order.volume, "path": HOME},
+            **devices,
         },
     )
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tinyagentos.agents import instances, snapshots, upgrade
+from tinyagentos.agents import instances, network, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
@@ -37,6 +37,7 @@ from tinyagentos.model.agent import (
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.job import Job
+from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
 from tinyagentos.model.recipe import Recipe
 
@@ -78,6 +79,7 @@ class Agents:
 
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
+        NetworkPolicy.parse(spec.network)
         if spec.model:
             parse_model(spec.model)
         recipe = self._host.recipes.get(spec.framework)
@@ -172,6 +174,17 @@ class Agents:
             )
         return self._submit_on(
             instance, upgrade.UNDO, snapshot=previous.config.get(SNAPSHOT_KEY, "")
+        )
+
+    async def start_network(self, name: str, written: str) -> Job:
+        """A job that has the agent reach what the policy opens; it goes on running."""
+        policy = NetworkPolicy.parse(written)
+        instance = await self._find(name)
+        return self._submit_on(
+            instance,
+            network.NETWORK,
+            policy=str(policy),
+            previous=str(network.read_policy(instance.config)),
         )
 
     async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
@@ -309,6 +322,7 @@ class Agents:
             created_at=instance.created_at,
             memory_bytes=int(limit) if limit.isdigit() else None,
             newest=recipe.version if recipe and recipe.version != version else "",
+            network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )
 

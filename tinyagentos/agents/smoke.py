@@ -43,6 +43,7 @@ from tinyagentos.factory.smoke import (
 from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.host.checks.project import CONFIG
 from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
+from tinyagentos.host.policy import drop_policy_bridge, read_host_addresses
 from tinyagentos.images.download import Supply
 from tinyagentos.images.importer import ImageFile, import_file, read_image_file
 from tinyagentos.images.line import Line
@@ -52,6 +53,7 @@ from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec, Source
 from tinyagentos.model.errors import HostNotReady, InvalidInput, NotReady, SmokeFailed, TaosError
 from tinyagentos.model.job import JobState, Problem
+from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.recipe import AgentChat, Recipe, RecipeKind, SmokePart
 from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
@@ -162,6 +164,8 @@ async def throw_away_project(own: Incus, folder: Path) -> AsyncIterator[Incus]:
     name = f"{PREFIX}{secrets.token_hex(3)}"
     profile = await own.profiles.get("default")
     config = {**CONFIG, FOLDER_KEY: str(folder)}
+    internet = NetworkPolicy(internet=True)
+    had_bridge = await own.networks.find(internet.bridge)
     try:
         await own.projects.ensure(name, config, "Smoke test of an image; removed at its end")
         incus = own.with_project(name)
@@ -169,6 +173,8 @@ async def throw_away_project(own: Incus, folder: Path) -> AsyncIterator[Incus]:
         yield incus
     finally:
         await asyncio.shield(remove_project(own, name))
+        if not had_bridge:
+            await drop_policy_bridge(internet, own)
 
 
 async def remove_leftovers(incus: Incus) -> None:
@@ -243,6 +249,7 @@ async def smoke_host(
         memory_available=memory_available_bytes,
         slowness=slowness,
         now=lambda: datetime.now(UTC),
+        addresses=read_host_addresses,
     )
     for kind in agent_kinds(host):
         runner.register(kind)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.network import NIC, ensure_nic
 from tinyagentos.agents.order import (
     ENV_FILE,
     FRAMEWORK_KEY,
@@ -243,6 +244,9 @@ def _next_request(old: Instance, image: Image, target: Target, job: JobContext) 
     devices = {device: keys for device, keys in old.devices.items() if keys["type"] != "proxy"}
     # The state is the old one's until both have stopped.
     devices.pop(STATE, None)
+    if target.plan.source == "build":
+        # As in a deploy: the policy begins when the building has ended.
+        devices.pop(NIC, None)
     return InstanceRequest(
         name=next_name(old.name),
         image=image.fingerprint,
@@ -284,7 +288,8 @@ async def _hand_over(old: Instance, job: JobContext, host: Host) -> None:
     new = next_name(old.name)
     env = await host.incus.files.pull(old.name, ENV_FILE)
     await host.incus.files.push(new, ENV_FILE, env.content, uid=0, gid=0, mode=0o600)
-    await host.incus.instances.update(new, devices={STATE: old.devices[STATE]})
+    kept = {name: old.devices[name] for name in (STATE, NIC) if name in old.devices}
+    await host.incus.instances.update(new, devices=kept)
     await instances.set_config(
         old.name,
         {
@@ -300,6 +305,7 @@ async def _hand_over(old: Instance, job: JobContext, host: Host) -> None:
 async def ensure_started(name: str, job: JobContext, host: Host) -> None:
     """Start the new root."""
     with job.step(START):
+        await ensure_nic(name, host)
         await instances.set_config(name, {ROLE_KEY: "", STAGE_KEY: DEPLOYED}, host)
         await host.incus.instances.start(name)
 

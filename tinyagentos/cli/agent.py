@@ -42,13 +42,16 @@ def deploy(
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
     cpu: Annotated[int | None, typer.Option(help="Most processor cores.")] = None,
     disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    network: Annotated[
+        str, typer.Option(help="What it may reach: internet, none or lan:CIDR,...")
+    ] = "internet",
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
     """Deploy an agent and wait until it answers."""
     values = {
         "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
-        "memory": memory or None, "disk": disk or None,
+        "memory": memory or None, "disk": disk or None, "network": network,
     }  # fmt: skip
     try:
         request = wire.NewAgent.model_validate(values)
@@ -236,6 +239,17 @@ def model(
         f"this month     {used.requests} requests, {used.errors} failed,"
         f" {used.input_tokens} tokens in, {used.output_tokens} out"
     )
+
+
+@app.command("network")
+def change_network(
+    name: Name,
+    policy: Annotated[str, typer.Argument(help="internet, none or lan:CIDR,...")],
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Change what the agent may reach, as it runs."""
+    begin(lambda client: client.change_network(name, policy), wait=wait, as_json=as_json)
 
 
 @app.command()

@@ -12,8 +12,11 @@ from ipaddress import IPv4Address
 
 from tinyagentos import proc
 from tinyagentos.host.checks.network import find_free_subnet
-from tinyagentos.incus import AclRule, AlreadyExists, Incus, NotFound
+from tinyagentos.incus import AclRule, AlreadyExists, Incus, Network, NotFound
+from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.network import NetworkPolicy, closed_networks
+
+DESCRIBED = "taOS network policy "
 
 
 async def read_host_addresses() -> tuple[IPv4Address, ...]:
@@ -42,7 +45,7 @@ async def ensure_policy_bridge(
     policy: NetworkPolicy, incus: Incus, host: tuple[IPv4Address, ...]
 ) -> str:
     """The name of the policy's bridge; made if it is not there, its rules brought up to date."""
-    name, described = policy.bridge, f"taOS network policy {policy}"
+    name, described = policy.bridge, f"{DESCRIBED}{policy}"
     found = await incus.networks.find(name)
     if found is None:
         subnet = await find_free_subnet()
@@ -65,6 +68,16 @@ async def ensure_policy_bridge(
     return name
 
 
+def policy_of_bridge(network: Network) -> NetworkPolicy | None:
+    """The policy that the bridge was made for; None for any other network."""
+    written = network.description.removeprefix(DESCRIBED)
+    try:
+        policy = NetworkPolicy.parse(written)
+    except InvalidInput:
+        return None
+    return policy if network.name == policy.bridge else None
+
+
 async def drop_policy_bridge(policy: NetworkPolicy, incus: Incus) -> bool:
     """Remove bridge and ACL when no instance uses them; whether they are gone."""
     found = await incus.networks.find(policy.bridge)
@@ -81,6 +94,9 @@ async def _ensure_acl(
     name: str, policy: NetworkPolicy, host: tuple[IPv4Address, ...], incus: Incus, described: str
 ) -> None:
     egress = plan_egress(policy, tuple(sorted(set(host))))
+    found = await incus.networks.find_acl(name)
+    if found and found.egress == egress:
+        return  # writing it again would load every rule anew
     try:
         await incus.networks.create_acl(name, egress=egress, description=described)
     except AlreadyExists:

@@ -159,7 +159,8 @@ class Runner:
                 f"The job has ended: it {job.state}.", hint="There is nothing to cancel."
             )
         self._keep(replace(job, cancel_requested=True), durable=True)
-        self._tasks[job_id].cancel()
+        # Not at once: a task that is cancelled before its first step never begins, nor ends the job.
+        asyncio.get_running_loop().call_soon(self._tasks[job_id].cancel)
         return self.get_job(job_id)
 
     def retry_job(self, job_id: str) -> Job:

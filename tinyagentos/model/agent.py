@@ -45,6 +45,7 @@ class AgentSpec:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    network: str = "internet"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Agent:
     memory_bytes: int | None = None
     newest: str = ""
     undo_version: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True)

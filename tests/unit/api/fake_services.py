@@ -25,6 +25,7 @@ from tinyagentos.model.agent import (
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImagePolicy, ImageRow, ImageState
 from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
+from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.store.access import AccessTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -163,6 +164,11 @@ class FakeServices:
     async def start_undo(self, name: str) -> Job:
         await self.get_agent(name)
         return self.add("undo upgrade", name)
+
+    async def start_network(self, name: str, written: str) -> Job:
+        NetworkPolicy.parse(written)
+        await self.get_agent(name)
+        return self.add("network", name)
 
     async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
         await self.get_agent(name)

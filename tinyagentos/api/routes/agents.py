@@ -62,6 +62,14 @@ async def delete_agent(name: str, services: Use, response: Response) -> wire.Job
     return accepted(await services.agents.start_delete(name), response)
 
 
+@router.put("/{name}/network", status_code=202)
+async def change_network(
+    name: str, body: wire.Network, services: Use, response: Response
+) -> wire.JobAnswer:
+    """Have the agent reach what the policy opens, as a job; it goes on running."""
+    return accepted(await services.agents.start_network(name, body.policy), response)
+
+
 @router.get("/{name}/snapshots")
 async def list_snapshots(name: str, services: Use) -> list[wire.Snapshot]:
     """The snapshots of the agent's state, oldest first."""

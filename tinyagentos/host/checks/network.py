@@ -13,7 +13,7 @@ from tinyagentos.model.errors import HostNotReady
 
 Subnet = ipaddress.IPv4Network
 CANDIDATES = tuple(Subnet(f"10.{second}.{third}.0/24") for second in (87, 91, 143, 211)
-                   for third in (5, 77, 129, 201))  # fmt: skip
+                   for third in (5, 77, 129, 201, *range(10, 70, 10)))  # fmt: skip
 
 
 def pick_subnet(used: Iterable[Subnet]) -> Subnet:

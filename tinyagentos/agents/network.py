@@ -1,0 +1,105 @@
+"""An agent's network: its policy, the bridge that carries it out, and changing both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import NETWORK_KEY
+from tinyagentos.agents.roles import previous_name
+from tinyagentos.host.policy import (
+    drop_policy_bridge,
+    ensure_policy_bridge,
+    policy_of_bridge,
+)
+from tinyagentos.incus import NotFound
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.network import NetworkPolicy
+
+NETWORK = "network"
+PREPARE, MOVE = "prepare network", "move agent"
+STEPS = (PREPARE, MOVE)
+NIC = "eth0"
+
+
+def read_policy(config: Mapping[str, str]) -> NetworkPolicy:
+    """The policy in an instance's config; one that is missing or cannot be read is `internet`."""
+    try:
+        return NetworkPolicy.parse(config.get(NETWORK_KEY, ""))
+    except InvalidInput:
+        return NetworkPolicy(internet=True)
+
+
+def nic_device(policy: NetworkPolicy) -> Mapping[str, str]:
+    """The network interface on the policy's bridge, apart from all others there."""
+    return {
+        "type": "nic",
+        "name": NIC,
+        "network": policy.bridge,
+        "security.port_isolation": "true",
+    }
+
+
+async def ensure_bridge(policy: NetworkPolicy, host: Host) -> None:
+    """Have the policy's bridge, with rules that know the host's addresses of now."""
+    await ensure_policy_bridge(policy, host.incus, await host.addresses())
+
+
+async def ensure_nic(name: str, host: Host, policy: NetworkPolicy | None = None) -> None:
+    """Have the instance on its policy's bridge, running or not; policy: the one to have from now.
+
+    A running one gets its new address by DHCP within a second or two.
+    """
+    found = await host.incus.instances.get(name)
+    wanted = policy or read_policy(found.config)
+    await ensure_bridge(wanted, host)
+    device = nic_device(wanted)
+    if found.devices.get(NIC) != device or found.config.get(NETWORK_KEY) != str(wanted):
+        await host.incus.instances.update(
+            name, config={NETWORK_KEY: str(wanted)}, devices={NIC: device}
+        )
+
+
+async def change_network(job: JobContext, host: Host) -> None:
+    """Move the agent to the policy's bridge, as it runs."""
+    job.plan_steps(*STEPS)
+    policy = NetworkPolicy.parse(job.params["policy"])
+    with job.step(PREPARE):
+        await ensure_bridge(policy, host)
+    with job.step(MOVE):
+        await _move(job.params["instance"], policy, host)
+
+
+async def undo_change(job: JobContext, host: Host) -> None:
+    """Back to the policy from before."""
+    with contextlib.suppress(NotFound):
+        await _move(job.params["instance"], NetworkPolicy.parse(job.params["previous"]), host)
+
+
+async def _move(name: str, policy: NetworkPolicy, host: Host) -> None:
+    await ensure_nic(name, host, policy)
+    # A root that an undone upgrade would return to must not bring an older policy back.
+    if await host.incus.instances.find(previous_name(name)):
+        await ensure_nic(previous_name(name), host, policy)
+
+
+async def tidy_bridges(host: Host, unused_before: frozenset[str]) -> frozenset[str]:
+    """Remove bridges that are unused for the second time; those that were for the first.
+
+    Bridges in use get rules that know the host's addresses of now. A job that is at work may be
+    about to use one, so then none is removed.
+    """
+    unused: set[str] = set()
+    for network in await host.incus.networks.list():
+        policy = policy_of_bridge(network)
+        if policy is None:
+            continue
+        if network.used_by:
+            await ensure_bridge(policy, host)
+        elif network.name not in unused_before or host.runner.list_active():
+            unused.add(network.name)
+        else:
+            await drop_policy_bridge(policy, host.incus)
+    return frozenset(unused)
