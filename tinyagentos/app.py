@@ -21,8 +21,10 @@ from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
 from tinyagentos.agents.network import tidy_bridges
+from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
@@ -76,6 +78,11 @@ class Services:
             is_needed=lambda: any(needs_line(job) for job in self.jobs.list_active()),
         )
         timings = TimingTable(self.database)
+        watch = Watch(
+            self.incus,
+            health_asker(recipes, lambda name: settings.agent_sockets / f"{name}.sock"),
+            lambda: self.jobs.ended,
+        )
         supply = Supply(
             self.incus, settings, host_arch(), line, timings, SupplyTable(self.database),
             lambda: datetime.now(UTC),
@@ -96,6 +103,7 @@ class Services:
             memory_available=memory_available_bytes,
             slowness=slowness,
             now=lambda: datetime.now(UTC),
+            watch=watch,
             addresses=read_host_addresses,
         )
         self.agents = Agents(self.host)
@@ -134,6 +142,7 @@ class Services:
         self.images.start_policy()
         upkeep = (
             asyncio.create_task(self._tidy(), name="tidy"),
+            asyncio.create_task(self.host.watch.run(), name="watch agents"),
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
         try:

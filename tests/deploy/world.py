@@ -14,7 +14,9 @@ from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
+from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.watch import Watch
 from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
@@ -131,6 +133,11 @@ class Taos:
             memory_available=lambda: memory,
             slowness=lambda: 1.0,
             now=lambda: datetime.now(UTC),
+            watch=Watch(
+                self.incus,
+                health_asker(recipes, lambda name: self.settings.agent_sockets / f"{name}.sock"),
+                lambda: self.runner.ended,
+            ),
             addresses=own_addresses,
         )
         self.agents = Agents(self.host)

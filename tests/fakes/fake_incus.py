@@ -69,7 +69,7 @@ class FakeIncus:
         self.on_exec: OnExec = succeed
         self.ready_after: int | None = 0
         self.answer: OnAsk | None = None
-        self.extensions = ["instances", "projects", "instances_rebuild"]
+        self.extensions = ["instances", "projects", "instances_rebuild", "instance_auto_restart"]
         self.remote_images: dict[str, Json] = {}
         self._faults: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._work_faults: list[tuple[str, Callable[[], Awaitable[None]]]] = []

@@ -154,6 +154,7 @@ async def ensure_instance(
             pool=pool.name,
             has_quota=pool.driver in instances.COW_DRIVERS,
             devices=devices,
+            restarts=await host.incus.has_extension("instance_auto_restart"),
         )
         return await host.incus.instances.create(request, start=plan.source == "build")
 
@@ -235,6 +236,7 @@ async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host:
             except NotReady as error:
                 tail = await instances.log_tail(instance, host)
                 raise NotReady(f"{error.message}\n{tail}".strip(), hint=error.hint) from error
+        host.watch.note(instance, Answer(200, "200"))
 
 
 async def record_deployed(

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from tinyagentos.agents.build import Builder
+from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -39,6 +40,7 @@ class Host:
     memory_available: Callable[[], int]
     slowness: Callable[[], float]
     now: Callable[[], datetime]
+    watch: Watch
     addresses: Callable[[], Awaitable[tuple[IPv4Address, ...]]]
 
     def socket(self, instance: str) -> Path:

@@ -97,10 +97,12 @@ def instance_request(
     pool: str,
     has_quota: bool,
     devices: Mapping[str, Mapping[str, str]],
+    restarts: bool,
 ) -> InstanceRequest:
     """What Incus is asked to create: one request with limits, devices and our keys.
 
-    devices: those besides root and state.
+    devices: those besides root and state. restarts: whether this Incus can start an instance again
+    that ended by itself.
     has_quota: whether the pool's driver can limit the size of the root.
     """
     root = {"type": "disk", "path": "/", "pool": pool}
@@ -118,6 +120,8 @@ def instance_request(
         "limits.processes": str(recipe.agent.processes),
         "security.idmap.isolated": "true",
     }
+    if restarts:
+        config["boot.autorestart"] = "true"
     if order.cpus:
         config["limits.cpu"] = str(order.cpus)
     return InstanceRequest(

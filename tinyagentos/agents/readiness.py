@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
+from tinyagentos.agents.order import FRAMEWORK_KEY
+from tinyagentos.incus import Instance
 from tinyagentos.model.errors import NotReady
+from tinyagentos.model.recipe import Recipe
 
 ASK_EVERY = 0.1
 ASK_WITHIN = 2.0
@@ -31,6 +34,7 @@ class Answer:
 
 
 Ask = Callable[[], Awaitable[Answer]]
+HEALTH_WITHIN = 1.0
 Look = Callable[[], Awaitable[str]]
 
 
@@ -49,6 +53,21 @@ async def ask(agent: aiohttp.ClientSession, path: str, *, within: float = ASK_WI
         return Answer(0, f"no answer within {within:.0f} s")
     except (aiohttp.ClientError, OSError) as error:
         return Answer(0, f"no answer ({type(error).__name__})")
+
+
+def health_asker(
+    recipes: Mapping[str, Recipe], socket: Callable[[str], Path]
+) -> Callable[[Instance], Awaitable[Answer]]:
+    """What asks an agent once whether it is well; socket: where an instance's door is."""
+
+    async def ask_health(instance: Instance) -> Answer:
+        recipe = recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
+        if recipe is None:
+            return Answer(0, "this taOS does not know its framework")
+        async with open_agent(socket(instance.name)) as agent:
+            return await ask(agent, recipe.agent.ready_path, within=HEALTH_WITHIN)
+
+    return ask_health
 
 
 async def wait_ready(

@@ -20,9 +20,9 @@ from tinyagentos.agents.order import (
     make_order,
 )
 from tinyagentos.agents.plan import check_disk, check_memory
-from tinyagentos.agents.readiness import ask, open_agent
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, SNAPSHOT_KEY, previous_name
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
+from tinyagentos.agents.watch import UNKNOWN
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
 from tinyagentos.model.agent import (
@@ -45,7 +45,6 @@ LEAST_MEMORY_MB = 64
 MOST_MEMORY_MB = 1024 * 1024
 LEAST_DISK_MB = 256
 MOST_CPUS = 1024
-HEALTH_WITHIN = 1.0
 # Kinds of job after which an agent boots.
 STARTING = frozenset({"start", "restart", upgrade.UPGRADE, upgrade.UNDO, snapshots.RESTORE})
 
@@ -127,7 +126,7 @@ class Agents:
 
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
-        found = [i for i in await self._host.incus.instances.list() if AGENT_KEY in i.config]
+        found = [i for i in await self._host.watch.instances() if AGENT_KEY in i.config]
         previous = {i.name: i for i in found if i.config.get(ROLE_KEY) == PREVIOUS}
         agents = list(
             await asyncio.gather(
@@ -144,9 +143,10 @@ class Agents:
 
     async def get_agent(self, name: str) -> Agent:
         """The agent as it is now; NotFound when there is none."""
-        if instance := await instances.find_agent_instance(name, self._host):
-            previous = await self._host.incus.instances.find(previous_name(instance.name))
-            return await self._view(instance, previous)
+        known = {one.name: one for one in await self._host.watch.instances()}
+        for instance in known.values():
+            if instance.config.get(AGENT_KEY) == name and not instance.config.get(ROLE_KEY):
+                return await self._view(instance, known.get(previous_name(instance.name)))
         for agent in self._coming():
             if agent.name == name:
                 return agent
@@ -339,14 +339,10 @@ class Agents:
             return (
                 AgentState.starting if active and active.kind in STARTING else AgentState.stopped
             ), ""
-        recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
-        if recipe is None:
-            return AgentState.unhealthy, "this taOS does not know its framework"
-        async with open_agent(self._host.socket(instance.name)) as agent:
-            answer = await ask(agent, recipe.agent.ready_path, within=HEALTH_WITHIN)
+        answer = await self._host.watch.answer(instance)
         if answer.is_ready:
             return AgentState.ready, ""
-        if active and active.kind in STARTING:
+        if answer is UNKNOWN or (active and active.kind in STARTING):
             return AgentState.starting, ""
         return AgentState.unhealthy, answer.said
 

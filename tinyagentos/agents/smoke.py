@@ -20,10 +20,11 @@ import aiohttp
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.order import MODEL_PORT, UNIT
-from tinyagentos.agents.readiness import open_agent
+from tinyagentos.agents.readiness import health_asker, open_agent
 from tinyagentos.agents.recipes import RecipeBuilder
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.stub_model import StubModel, stub_model
+from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.factory.isolation import build_folder, is_held
 from tinyagentos.factory.recipe import load_recipe
@@ -249,6 +250,11 @@ async def smoke_host(
         memory_available=memory_available_bytes,
         slowness=slowness,
         now=lambda: datetime.now(UTC),
+        watch=Watch(
+            incus,
+            health_asker(recipes, lambda name: settings.agent_sockets / f"{name}.sock"),
+            lambda: runner.ended,
+        ),
         addresses=read_host_addresses,
     )
     for kind in agent_kinds(host):

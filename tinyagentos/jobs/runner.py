@@ -81,6 +81,8 @@ class Runner:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._feeds: set[_Feed] = set()
         self._stopping = False
+        # How many jobs have ended in this process.
+        self.ended = 0
 
     def register(self, kind: JobKind) -> None:
         """Make a kind of job known. All kinds are registered before start()."""
@@ -159,7 +161,7 @@ class Runner:
                 f"The job has ended: it {job.state}.", hint="There is nothing to cancel."
             )
         self._keep(replace(job, cancel_requested=True), durable=True)
-        # Not at once: a task that is cancelled before its first step never begins, nor ends the job.
+        # Not at once: a task that is cancelled before its first step never ends the job.
         asyncio.get_running_loop().call_soon(self._tasks[job_id].cancel)
         return self.get_job(job_id)
 
@@ -363,6 +365,7 @@ class Runner:
         job = move(self._live[job_id], state)
         steps = tuple(step for step in job.steps if step.state is not StepState.pending)
         self._keep(replace(job, steps=steps, finished_at=self._clock()), durable=True)
+        self.ended += 1
         _log.info("job ended", extra={"kind": job.kind, "subject": job.subject, "state": state})
 
     def _now(self, job: Job) -> Job:

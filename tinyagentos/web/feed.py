@@ -1,7 +1,8 @@
 """Tells open pages what changed. It asks the server once for all of them, and not at all for none.
 
 Pages get jobs' changes as they happen, at most twice a second; agents are looked at again when a
-job began or ended, when Incus says that an instance changed, and now and then while somebody looks.
+job began or ended, when an instance or an agent's health changed, and now and then while somebody
+looks.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Feed:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_jobs())
-            group.create_task(self._watch_incus())
+            group.create_task(self._watch_agents())
             group.create_task(self._keep_looking())
 
     def listen(self, show: Show) -> Callable[[], None]:
@@ -131,12 +132,9 @@ class Feed:
             self._states.pop(job_id, None)
             self._look_now.set()
 
-    async def _watch_incus(self) -> None:
-        try:
-            async for _ in self._services.incus.events(("lifecycle",)):
-                self._look_now.set()
-        except IncusError as error:
-            _log.warning("Incus's events cannot be followed: %s", error)
+    async def _watch_agents(self) -> None:
+        async for _ in self._services.host.watch.changes():
+            self._look_now.set()
 
     async def _keep_looking(self) -> None:
         while True:
