@@ -52,6 +52,8 @@ def test_the_first_agent_from_the_empty_page(page: Page, web: WebServer, look: L
     expect(card).to_contain_text("Ready")
     expect(card).to_contain_text("Memory")
     card.get_by_role("link", name="hello").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("No model is set up yet")
+    page.get_by_role("tab", name="Log").click()
     expect(page.get_by_role("log")).to_contain_text("turn 39 done")
     look("agent-log")
 
@@ -109,6 +111,7 @@ def test_a_deploy_is_cancelled_in_the_page(page: Page, web: WebServer) -> None:
 def test_log_search_and_text_that_looks_like_markup(page: Page, web: WebServer) -> None:
     deploy(web, "hello")
     page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("tab", name="Log").click()
     log = page.get_by_role("log")
     expect(log).to_contain_text("<script>alert(1)</script> needle")
     page.get_by_label("Find in the log").fill("NEEDLE")

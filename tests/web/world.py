@@ -13,18 +13,27 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
+from aiohttp import web
+
 from tests.deploy.test_download import Released
 from tests.deploy.world import Taos
 from tests.fakes.fake_incus import FakeIncus
-from tests.fakes.fake_parts import FakeExec
+from tests.fakes.fake_parts import FakeExec, OnAsk
 from tests.fakes.mirror import Mirror
 from tinyagentos.access import Access
+from tinyagentos.agents.chat import Chat
+from tinyagentos.agents.models import Choices, Models
 from tinyagentos.api.app import create_api
 from tinyagentos.api.serve import serve
 from tinyagentos.app import explain
+from tinyagentos.gateway.events import openai_event
+from tinyagentos.gateway.providers import Providers
+from tinyagentos.gateway.session import LazySession
+from tinyagentos.gateway.vault import Vault
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Problem
 from tinyagentos.store.access import AccessTable
+from tinyagentos.store.providers import ProviderTable, UsageTable
 from tinyagentos.web.entrance import Entrance
 
 WITHIN = 30.0
@@ -41,6 +50,12 @@ class WebTaos(Taos):
         self.token = secrets.token_urlsafe()
         self.access = Access(AccessTable(self.database))
         self.explain = explain
+        self.http = LazySession()
+        vault = Vault(b"v" * 32)
+        self.providers = Providers(ProviderTable(self.database), vault, self.http)
+        choices = Choices(self.incus)
+        self.models = Models(self.host, self.providers, UsageTable(self.database), choices)
+        self.chat = Chat(self.host, self.providers)
 
     async def missing(self) -> tuple[Problem, ...]:
         return ()
@@ -109,6 +124,7 @@ class WebServer:
         fake.project().images.clear()
         fake.project().aliases.clear()
         taos.database.execute("DELETE FROM jobs")
+        taos.database.execute("DELETE FROM providers")
         for part in (self.folder / "cache" / "images").glob("*"):
             part.unlink()
 
@@ -128,6 +144,7 @@ class WebServer:
             Mirror(self.released.files) as self.mirror,
         ):
             self.fake.on_exec = act_like_an_agent
+            self.talk = asyncio.Event()
             self.taos = WebTaos(
                 self.folder, self.fake, port=0, image_channel=self.mirror.url,
                 image_root=self.released.root, image_policy="manual",
@@ -147,6 +164,7 @@ class WebServer:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+            await self.taos.http.close()
             await self.taos.close()
 
     def _note(self, address: str) -> None:
@@ -167,3 +185,31 @@ async def act_like_an_agent(run: FakeExec) -> int:
         if "-f" in run.argv or "--follow" in run.argv:
             await asyncio.sleep(3600)
     return 0
+
+
+ANSWER = (
+    "Here is **what I found**:\n\n- one\n- two\n\n",
+    "<script>alert(1)</script> [a page](https://example.org) ",
+    "![a picture](https://example.org/x.png) [bad](javascript:alert(1))\n\n",
+    "```\nprint('code')\n```\n",
+)
+
+
+def chat_slowly(go_on: asyncio.Event) -> OnAsk:
+    """An agent that answers as OpenClaw does, the second half when it may go on."""
+
+    async def answer(request: web.Request, _: str) -> web.StreamResponse:
+        if request.path != "/v1/chat/completions":
+            return web.Response(text="ready")
+        asked = (await request.json())["messages"][-1]["content"]
+        if "fail" in asked:
+            return web.Response(status=500, text="out of order")
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for number, piece in enumerate(ANSWER):
+            if number == 1:
+                await go_on.wait()
+            await stream.write(openai_event({"choices": [{"delta": {"content": piece}}]}))
+        return stream
+
+    return answer

@@ -24,6 +24,7 @@ SOON, LONGEST, GROWTH = 2.0, 60.0, 1.6
 # One failure of an agent that was ready may be an accident.
 FAILURES = 2
 AT_ONCE = 8
+BREATH = 0.04
 # The loop gathers what is due, rather than waking for each agent.
 LEAST_PAUSE = 0.5
 FIRST_WITHIN = 1.0
@@ -181,6 +182,8 @@ class Watch:
     async def _ask_one(self, instance: Instance) -> None:
         async with self._places:
             answer = await self._ask(instance)
+            # Hundreds are asked over a second or two: who else asks the server does not wait.
+            await asyncio.sleep(BREATH)
         self._take(self._of(instance.name), answer)
 
     def _take(self, health: _Health, answer: Answer) -> None:

@@ -15,10 +15,10 @@ from tinyagentos.access import COOKIE, digest
 from tinyagentos.web.feed import Feed
 from tinyagentos.web.frame import Site, say_not_found
 from tinyagentos.web.look import HEAD
-from tinyagentos.web.pages import agent, agents, host, images, jobs
+from tinyagentos.web.pages import agent, agents, host, images, jobs, models
 from tinyagentos.web.services import Services
 
-PAGES = (agents, agent, images, jobs, host)
+PAGES = (agents, agent, images, models, jobs, host)
 # A phone that was in a pocket for half a minute finds its page as it was.
 RECONNECT_WITHIN = 30.0
 

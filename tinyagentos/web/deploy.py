@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nicegui import ui
 
 from tinyagentos import wire
@@ -45,6 +47,31 @@ def source_options(framework: Framework) -> dict[str, tuple[str, str]]:
     }
 
 
+NETWORKS = {
+    "internet": ("The internet", "Not your home network, not other agents, not this host."),
+    "none": ("Nothing", "Only its models, through this host."),
+    "lan": ("The internet and parts of my home", "The networks below, such as a printer's."),
+}
+
+
+def network_choice(now: str = "internet") -> Callable[[], str]:
+    """The choice of a network policy; what is returned gives it as it is written."""
+    kind, _, networks = now.partition(":")
+    chosen = [kind or "internet"]
+
+    def choose(key: str) -> None:
+        chosen[0] = key
+        lan.box.parent_slot.parent.visible = key == "lan"  # type: ignore[union-attr]
+
+    choices("What it may reach", NETWORKS, chosen[0], choose)
+    lan = text_field(
+        "Networks at home", networks, "Separated by commas.", placeholder="192.168.1.0/24",
+        autocapitalize="none",
+    )  # fmt: skip
+    choose(chosen[0])
+    return lambda: f"lan:{lan.value.strip()}" if chosen[0] == "lan" else chosen[0]
+
+
 class DeploySheet:
     """What a person chooses, checked as it is typed."""
 
@@ -58,6 +85,8 @@ class DeploySheet:
         self._frameworks = {one.name: one for one in site.services.agents.list_frameworks()}
         self._framework = next(iter(self._frameworks))
         free = await self._free()
+        default = await site.services.providers.default_model()
+        models = str(default or "none is set up yet")
         await site.feed.fresh_sight()
         with sheet("Deploy an agent") as self._dialog:
             choices("Framework", self._describe(), self._framework, self._choose)
@@ -70,6 +99,11 @@ class DeploySheet:
                 with ui.element("div").classes("stack"):
                     options = source_options(self._frameworks[self._framework])
                     choices("How it gets here", options, "fastest", self._choose_source)
+                    self._network = network_choice()
+                    self._model = text_field(
+                        "Model", "", "PROVIDER/MODEL; empty: the default of this host.",
+                        autocapitalize="none", spellcheck="false", placeholder=models,
+                    )  # fmt: skip
                     with ui.element("div").classes("fields"):
                         self._memory = self._limit("Memory", "2 GiB", free.get("memory", ""))
                         self._cpu = self._limit("Processors", "2", "", inputmode="numeric")
@@ -133,6 +167,8 @@ class DeploySheet:
                 memory=self._size(self._memory),
                 cpu=self._count(self._cpu),
                 disk=self._size(self._disk),
+                network=self._network(),
+                model=self._model.value.strip(),
             ).to_spec()
             await self._site.services.agents.start_deploy(spec)
         except (TaosError, IncusError) as error:

@@ -23,6 +23,7 @@ from tinyagentos.web.services import Services
 PLACES = (
     ("/", "agents", "Agents"),
     ("/images", "images", "Images"),
+    ("/models", "models", "Models"),
     ("/jobs", "jobs", "Jobs"),
     ("/host", "host", "Host"),
 )

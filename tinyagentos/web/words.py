@@ -126,6 +126,13 @@ def subject(job: Job) -> str:
     return job.subject.partition(":")[2] or job.subject
 
 
+def network(policy: str) -> str:
+    """A network policy in words."""
+    kind, _, networks = policy.partition(":")
+    known = {"internet": "the internet", "none": "nothing but its models"}
+    return known.get(kind) or f"the internet, and at home {networks.replace(',', ', ')}"
+
+
 def kind(job: Job) -> str:
     """What the job does to it, such as `Deploy hello`."""
     what = {

@@ -15,11 +15,13 @@ from tinyagentos.agents.service import agent_subject
 from tinyagentos.agents.steps import DEPLOY
 from tinyagentos.incus import IncusError
 from tinyagentos.model.agent import Agent, AgentState
-from tinyagentos.model.errors import TaosError
+from tinyagentos.model.errors import InvalidInput, TaosError
 from tinyagentos.model.job import Job, JobState
+from tinyagentos.model.provider import ModelChoice, parse_model
 from tinyagentos.web import timeline, words
 from tinyagentos.web.chart import render_usage_lines
-from tinyagentos.web.deploy import expected_seconds
+from tinyagentos.web.chat import ChatView
+from tinyagentos.web.deploy import expected_seconds, network_choice
 from tinyagentos.web.feed import Change, find_job
 from tinyagentos.web.frame import (
     Site,
@@ -33,7 +35,7 @@ from tinyagentos.web.frame import (
     text_field,
     trouble,
 )
-from tinyagentos.web.markup import Content, el, facts, notice
+from tinyagentos.web.markup import Content, bar, el, facts, notice
 from tinyagentos.web.pages.agents import render_usage
 from tinyagentos.web.terminal import TerminalView
 
@@ -201,12 +203,24 @@ class AgentPage:
     def _build_details(self, agent: Agent) -> None:
         tabs: dict[str, Build] = {}
         if agent.state in (AgentState.ready, AgentState.unhealthy, AgentState.starting):
+            recipe = self._site.services.host.recipes.get(agent.framework)
+            if recipe and recipe.agent.chat:
+                tabs["Chat"] = lambda: self._build_chat(agent)
             tabs["Log"] = self._build_log
             tabs["Terminal"] = lambda: self._build_terminal(agent)
         if agent.state not in (AgentState.deploying, AgentState.failed):
             tabs[SNAPSHOTS] = self._build_snapshots
         tabs["About"] = lambda: self._build_about(agent)
         self._tabs = Tabs(tabs, self._end_tasks)
+
+    async def _build_chat(self, agent: Agent) -> None:
+        try:
+            keeping = await ChatView(self._site, agent.instance, self._name).build()
+        except (TaosError, IncusError) as error:
+            show(trouble(self._site, error))
+            return
+        if keeping:
+            self._tasks.append(keeping)
 
     async def _build_log(self) -> None:
         site = self._site
@@ -311,7 +325,7 @@ class AgentPage:
         site.button("Restore", bring_back.open, "small")
         site.button("Remove", remove.open, "small danger")
 
-    def _build_about(self, agent: Agent) -> None:
+    async def _build_about(self, agent: Agent) -> None:
         site = self._site
         way = timeline.SOURCES.get(agent.source, agent.source)
         pairs: dict[str, Content] = {
@@ -319,12 +333,16 @@ class AgentPage:
             "Deployed": way,
             "Since": words.ago(agent.created_at, site.services.host.now()),
             "Memory limit": words.memory(agent.memory_bytes),
+            "May reach": words.network(agent.network),
             "Instance": el("code", agent.instance),
         }
         show(el("section", facts(pairs, wide=True), class_="card"))
 
         if agent.state is AgentState.deploying:
             return
+        if agent.state is not AgentState.failed:
+            await self._build_models()
+            self._build_network(agent)
 
         async def delete() -> None:
             await site.services.agents.start_delete(self._name)
@@ -341,6 +359,58 @@ class AgentPage:
             ]))  # fmt: skip
             with ui.element("div").classes("row"):
                 site.button("Delete this agent", ask.open, "danger")
+
+    async def _build_models(self) -> None:
+        """Which models it uses, and what it used of them."""
+        site, name = self._site, self._name
+        now = await site.services.models.get(name)
+        used, budget = now.usage, now.monthly_tokens
+        with ui.element("section").classes("card stack").props('aria-label="Models"'):
+            pairs: dict[str, Content] = {
+                "Requests": f"{used.requests}, {used.errors} failed",
+                "Tokens": f"{used.input_tokens} in, {used.output_tokens} out",
+                "Budget": f"{budget} tokens a month" if budget else "none",
+            }
+            show(Markup("").join([
+                el("h2", "Models"),
+                el("p", "This month", class_="quiet small"),
+                facts(pairs),
+                bar(min(1.0, used.tokens / budget), f"{used.tokens} of {budget} tokens",
+                    "fail" if used.tokens >= budget else "") if budget else "",
+            ]))  # fmt: skip
+            models = text_field(
+                "Models, best first", ", ".join(now.models),
+                "PROVIDER/MODEL, separated by commas; empty: the default of this host.",
+                autocapitalize="none", spellcheck="false", placeholder="anthropic/claude-sonnet-5",
+            )  # fmt: skip
+            tokens = text_field(
+                "Most tokens a month", str(budget or ""), "Empty: no limit.", inputmode="numeric"
+            )
+
+            async def save() -> None:
+                listed = filter(None, (one.strip() for one in models.value.split(",")))
+                most = tokens.value.strip() or "0"
+                if not most.isdecimal():
+                    raise InvalidInput(f"{most[:40]!r} is no number.", hint="Give one, or nothing.")
+                choice = ModelChoice(tuple(map(parse_model, listed)), int(most))
+                await site.services.models.choose(name, choice)
+                tell("Used from its next question on.")
+
+            with ui.element("div").classes("row"):
+                site.button("Save", save, "primary")
+
+    def _build_network(self, agent: Agent) -> None:
+        """What it may reach, and changing that."""
+        site = self._site
+        with ui.element("section").classes("card stack").props('aria-label="Network"'):
+            show(el("h2", "Network"))
+            policy = network_choice(agent.network)
+
+            async def change() -> None:
+                await site.services.agents.start_network(self._name, policy())
+
+            with ui.element("div").classes("row"):
+                site.button("Apply", change, "primary")
 
 
 def job_buttons(site: Site, job: Job, is_gone: bool = False) -> None:
