@@ -53,6 +53,7 @@ from tinyagentos.store.timings import TimingTable
 _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
 TIDY_EVERY = 3600.0
+IDLE_EVERY = 60.0
 
 
 class Services:
@@ -142,6 +143,7 @@ class Services:
         self.images.start_policy()
         upkeep = (
             asyncio.create_task(self._tidy(), name="tidy"),
+            asyncio.create_task(self._stop_idle(), name="stop idle agents"),
             asyncio.create_task(self.host.watch.run(), name="watch agents"),
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
@@ -155,6 +157,15 @@ class Services:
             await self.http.close()
             await self.incus.close()
             self.database.close()
+
+    async def _stop_idle(self) -> None:
+        """Every minute, stop agents that nobody needs now, if they are to be."""
+        while True:
+            await asyncio.sleep(IDLE_EVERY)
+            try:
+                await self.agents.stop_idle(self.gateway.last_used)
+            except (TaosError, IncusError) as error:
+                _log.warning("idle agents could not be looked for: %s", error)
 
     async def _tidy(self) -> None:
         """Every hour, have removed what is kept for a while only."""

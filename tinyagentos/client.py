@@ -134,9 +134,14 @@ class Client:
         """Begin to remove a snapshot."""
         return self._begin("DELETE", f"/api/agents/{_part(name)}/snapshots/{_part(snapshot)}")
 
-    def logs(self, name: str, *, follow: bool, lines: int) -> Iterator[str]:
+    def change(self, name: str, change: wire.AgentChange) -> wire.Job:
+        """Begin to change the agent as it runs."""
+        return self._begin("PATCH", f"/api/agents/{_part(name)}", change)
+
+    def logs(self, name: str, *, follow: bool, lines: int, since: str = "") -> Iterator[str]:
         """The agent's log, line by line."""
         query: dict[str, str | int] = {"follow": int(follow), "lines": lines}
+        query |= {"since": since} if since else {}
         timeout = httpx.Timeout(WITHIN, read=None if follow else WITHIN)
         path = f"/api/agents/{_part(name)}/logs"
         try:

@@ -109,6 +109,11 @@ class Agent(Wire):
     newest: str = Field("", description="A newer version it can be upgraded to")
     undo_version: str = Field("", description="The version an undone upgrade returns to")
     network: str = Field("", description="What it may reach: internet, none or lan:<cidr,...>")
+    title: str = Field("", description="What people call it")
+    cpus: int = Field(0, description="Most processor cores; 0: all")
+    disk_bytes: int | None = None
+    autostart: bool = Field(True, description="Whether it may start when the host does")
+    idle_stop_minutes: int = Field(0, description="Stopped after so long without a question")
 
 
 class Snapshot(Wire):
@@ -293,6 +298,42 @@ class NewAgent(BaseModel):
             disk_bytes=self.disk,
             network=self.network,
         )
+
+
+class AgentChange(BaseModel):
+    """What to change of an agent; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    memory: Size | None = Field(None, description="Most memory the agent may take")
+    cpu: int | None = Field(None, ge=0, le=MOST, description="Most processor cores; 0: all")
+    disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    title: str | None = Field(None, max_length=200, description="What people call it")
+    autostart: bool | None = Field(None, description="Whether it may start when the host does")
+    idle_stop_minutes: int | None = Field(
+        None, ge=0, le=MOST, description="Stop it after so long without a question; 0: never"
+    )
+    snapshots: Annotated[agents.SnapshotSchedule, Field(strict=False)] | None = Field(
+        None, description="How often its state is kept by itself"
+    )
+
+    def to_change(self) -> agents.AgentChange:
+        """As the agents' side takes it."""
+        return agents.AgentChange(
+            memory_bytes=self.memory,
+            cpus=self.cpu,
+            disk_bytes=self.disk,
+            title=self.title,
+            autostart=self.autostart,
+            idle_stop_minutes=self.idle_stop_minutes,
+            snapshots=self.snapshots,
+        )
+
+
+class Schedule(BaseModel):
+    """How often an agent's state is kept by itself."""
+
+    snapshots: agents.SnapshotSchedule
 
 
 class Network(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import AGENT_KEY, UNIT, DeployOrder
@@ -109,13 +110,14 @@ async def log_tail(name: str, host: Host, lines: int = 20) -> str:
 
 
 async def read_log(
-    name: str, unit: str, host: Host, *, follow: bool, lines: int
+    name: str, unit: str, host: Host, *, follow: bool, lines: int, since: datetime | None = None
 ) -> AsyncIterator[str]:
     """The unit's log, line by line."""
     argv = ["journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=short-iso"]
     rest = b""
     within = FOLLOW_WITHIN if follow else 30.0
     argv += ["--follow"] if follow else []
+    argv += [f"--since=@{since.timestamp():.0f}"] if since else []
     async with host.incus.instances.exec_stream(name, argv, within=within) as journal:
         async for _, chunk in journal:
             *whole, rest = (rest + chunk).split(b"\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tinyagentos.agents import deploy, keep, lifecycle, network, snapshots, upgrade
+from tinyagentos.agents import deploy, keep, lifecycle, network, settings, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.steps import ALL_STEPS, CONNECT, DEPLOY, READY
 from tinyagentos.jobs.context import JobContext
@@ -41,6 +41,12 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             bind(network.change_network),
             bind(network.undo_change),
             steps=network.STEPS,
+        ),
+        JobKind(
+            settings.CHANGE,
+            bind(settings.change_agent),
+            bind(settings.undo_change),
+            steps=(settings.APPLY,),
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(

@@ -21,6 +21,8 @@ JOB_KEY = "user.taos.job"
 STAGE_KEY = "user.taos.stage"
 NETWORK_KEY = "user.taos.network"
 MODEL_KEY = "user.taos.model"
+TITLE_KEY = "user.taos.title"
+IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
 

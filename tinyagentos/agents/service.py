@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tinyagentos.agents import instances, network, snapshots, upgrade
+from tinyagentos.agents import instances, network, settings, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
     FRAMEWORK_KEY,
+    IDLE_KEY,
     SOURCE_KEY,
     STAGE_KEY,
+    TITLE_KEY,
     UNIT,
     VERSION_KEY,
     make_order,
@@ -28,12 +30,15 @@ from tinyagentos.incus import Instance
 from tinyagentos.model.agent import (
     MIB,
     Agent,
+    AgentChange,
     AgentSpec,
     AgentState,
     Framework,
     Snapshot,
+    SnapshotSchedule,
     Source,
     check_agent_name,
+    parse_since,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.job import Job
@@ -59,6 +64,7 @@ class Agents:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._begun = host.now()
 
     async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
         """Check the request and accept it as a job.
@@ -187,6 +193,50 @@ class Agents:
             previous=str(network.read_policy(instance.config)),
         )
 
+    async def start_change(self, name: str, change: AgentChange) -> Job:
+        """A job that changes the agent as it runs.
+
+        Raises InvalidInput, NotFound, or Conflict when the agent takes more than the new limit.
+        """
+        _check_range("memory", change.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
+        _check_range("disk", change.disk_bytes, LEAST_DISK_MB * MIB, 2**62)
+        _check_range("cpu", change.cpus, 0, MOST_CPUS)
+        if change == AgentChange():
+            raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
+        instance = await self._find(name)
+        if instance.is_running and not (change.memory_bytes is change.disk_bytes is None):
+            state = await self._host.incus.instances.state(instance.name)
+            settings.check_use(change, state)
+        pool = await instances.pick_pool(self._host)
+        keys = settings.plan_change(change, has_quota=pool.driver in instances.COW_DRIVERS)
+        before = await settings.read_keys(instance, keys, self._host)
+        return self._submit_on(
+            instance, settings.CHANGE, keys=keys.to_text(), before=before.to_text()
+        )
+
+    async def stop_idle(self, last_used: Callable[[str], datetime | None]) -> None:
+        """Have agents stopped that nobody asked anything for as long as they are to wait.
+
+        last_used: when an instance was, as far as is known; its start counts as well.
+        """
+        for one in await self._host.watch.instances():
+            minutes = one.config.get(IDLE_KEY, "")
+            if not minutes.isdecimal() or not one.is_running or one.config.get(ROLE_KEY):
+                continue
+            known = (last_used(one.name), one.last_used_at, self._begun)
+            latest = max(at for at in known if at is not None)
+            if self._host.now() - latest >= timedelta(minutes=int(minutes)):
+                with contextlib.suppress(Conflict):
+                    self._submit_on(one, "stop")
+
+    async def get_schedule(self, name: str) -> SnapshotSchedule:
+        """How often the agent's state is kept by itself."""
+        pool = await instances.pick_pool(self._host)
+        volume = f"{(await self._find(name)).name}-state"
+        return settings.read_schedule(
+            (await self._host.incus.storage.get_volume(pool.name, volume)).config
+        )
+
     async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
         """The snapshots of the agent's state, oldest first."""
         return await snapshots.list_snapshots((await self._find(name)).name, self._host)
@@ -248,18 +298,24 @@ class Agents:
         """A job that removes the agent and its state."""
         return await self._submit("delete", name)
 
-    async def open_log(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]:
+    async def open_log(
+        self, name: str, *, follow: bool, lines: int, since: str = ""
+    ) -> AsyncIterator[str]:
         """The agent's log, line by line; with follow it goes on until the caller leaves.
 
-        Raises NotFound, or Conflict when the agent does not run.
+        since: such as `10m`, `2h`, `3d` or an ISO 8601 time. Raises NotFound, InvalidInput, or
+        Conflict when the agent does not run.
         """
+        after = parse_since(since, self._host.now()) if since else None
         instance = await self._find(name)
         if instance.status != "Running":
             raise Conflict(
                 f"Agent {name!r} is not running, so its log cannot be read.",
                 hint=f"Start it with `taos agent start {name}`.",
             )
-        return instances.read_log(instance.name, UNIT, self._host, follow=follow, lines=lines)
+        return instances.read_log(
+            instance.name, UNIT, self._host, follow=follow, lines=lines, since=after
+        )
 
     def list_frameworks(self) -> tuple[Framework, ...]:
         """What can be deployed, and how long it takes here by source."""
@@ -322,6 +378,11 @@ class Agents:
             created_at=instance.created_at,
             memory_bytes=int(limit) if limit.isdigit() else None,
             newest=recipe.version if recipe and recipe.version != version else "",
+            title=instance.config.get(TITLE_KEY, ""),
+            cpus=_number(instance.config.get("limits.cpu", "")),
+            disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
+            autostart=instance.config.get("boot.autostart") != "false",
+            idle_stop_minutes=_number(instance.config.get(IDLE_KEY, "")),
             network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )
@@ -350,6 +411,11 @@ class Agents:
 def no_agent(name: str) -> NotFound:
     """There is no agent of that name."""
     return NotFound(f"There is no agent {name[:60]!r}.", hint="`taos agent list` shows the agents.")
+
+
+def _number(text: str) -> int:
+    """The number, 0 for anything else (Incus also takes sets and units)."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _check_range(what: str, value: int | None, least: int, most: int) -> None:

@@ -10,7 +10,14 @@ from fastapi import Depends, Request
 
 from tinyagentos.access import Access
 from tinyagentos.config import Settings
-from tinyagentos.model.agent import Agent, AgentSpec, Framework, Snapshot
+from tinyagentos.model.agent import (
+    Agent,
+    AgentChange,
+    AgentSpec,
+    Framework,
+    Snapshot,
+    SnapshotSchedule,
+)
 from tinyagentos.model.image import ImagePolicy, ImageRow
 from tinyagentos.model.job import Job, Problem
 from tinyagentos.model.provider import (
@@ -37,7 +44,11 @@ class AgentService(Protocol):
     async def start_restore(self, name: str, snapshot: str) -> Job: ...
     async def start_drop(self, name: str, snapshot: str) -> Job: ...
     async def start_delete(self, name: str) -> Job: ...
-    async def open_log(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]: ...
+    async def open_log(
+        self, name: str, *, follow: bool, lines: int, since: str = ""
+    ) -> AsyncIterator[str]: ...
+    async def start_change(self, name: str, change: AgentChange) -> Job: ...
+    async def get_schedule(self, name: str) -> SnapshotSchedule: ...
     def list_frameworks(self) -> tuple[Framework, ...]: ...
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, connect
@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Agents: deploy, list, show, logs, start, stop, delete."
 )
 
+T = TypeVar("T", bound=BaseModel)
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 
@@ -53,15 +54,7 @@ def deploy(
         "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
         "memory": memory or None, "disk": disk or None, "network": network,
     }  # fmt: skip
-    try:
-        request = wire.NewAgent.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(
-            f"{first['loc'][0]} cannot be used: {said}.",
-            hint="`taos agent deploy --help` shows what can be given.",
-        ) from error
+    request = _request(wire.NewAgent, values, "taos agent deploy --help")
     begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)
 
 
@@ -96,10 +89,11 @@ def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on.")] = False,
     lines: Annotated[int, typer.Option(min=1, max=10_000, help="How many lines back.")] = 200,
+    since: Annotated[str, typer.Option(help="Such as 10m, 2h, 3d or an ISO time.")] = "",
     as_json: Json = False,
 ) -> None:
     """The agent's log; with --json each line is a JSON string."""
-    for line in connect().logs(name, follow=follow, lines=lines):
+    for line in connect().logs(name, follow=follow, lines=lines, since=since):
         print_line(json.dumps(line) if as_json else line)
 
 
@@ -241,6 +235,34 @@ def model(
     )
 
 
+@app.command("set")
+def change_agent(
+    name: Name,
+    memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
+    cpu: Annotated[int | None, typer.Option(help="Most processor cores; 0: all.")] = None,
+    disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    autostart: Annotated[
+        bool | None, typer.Option(help="Whether it may start when the host does.")
+    ] = None,
+    idle_stop: Annotated[
+        int | None, typer.Option(help="Stop it after so many minutes without a question; 0: never.")
+    ] = None,
+    snapshots: Annotated[
+        str, typer.Option(help="Keep its state by itself: off, hourly, daily or weekly.")
+    ] = "",
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Change the agent's limits, title, backups and when it runs, as it runs."""
+    values = {
+        "memory": memory or None, "cpu": cpu, "disk": disk or None, "title": title,
+        "autostart": autostart, "idle_stop_minutes": idle_stop, "snapshots": snapshots or None,
+    }  # fmt: skip
+    request = _request(wire.AgentChange, values, "taos agent set --help")
+    begin(lambda client: client.change(name, request), wait=wait, as_json=as_json)
+
+
 @app.command("network")
 def change_network(
     name: Name,
@@ -256,6 +278,19 @@ def change_network(
 def delete(name: Name, wait: Wait = True, as_json: Json = False) -> None:
     """Remove the agent with its state. There is no way back."""
     begin(lambda client: client.delete(name), wait=wait, as_json=as_json)
+
+
+def _request(kind: type[T], values: Mapping[str, object], help_command: str) -> T:
+    """What was given, as the contract has it; InvalidInput names what cannot be used."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(
+            f"{first['loc'][0]} cannot be used: {said}.",
+            hint=f"`{help_command}` shows what can be given.",
+        ) from error
 
 
 def begin(ask: Callable[[Client], wire.Job], *, wait: bool, as_json: bool) -> None:

@@ -25,6 +25,7 @@ from tinyagentos.incus.parse import (
 from tinyagentos.incus.transport import NONE, Texts
 
 POOLS = "/1.0/storage-pools"
+NEVER = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,9 @@ class Storage:
 
     async def create_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Keep the volume as it is now; AlreadyExists when the name is taken."""
-        await self.api.run("POST", _volume(pool, volume, "snapshots"), {"name": snapshot})
+        # Never by itself: without a time of its own it would go when scheduled ones go.
+        body = {"name": snapshot, "expires_at": NEVER}
+        await self.api.run("POST", _volume(pool, volume, "snapshots"), body)
 
     async def delete_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Delete the snapshot."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from tinyagentos.model.errors import InvalidInput
@@ -13,6 +13,8 @@ from tinyagentos.model.errors import InvalidInput
 MAX_NAME = 32
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 MIB = 1024 * 1024
+_AGO = re.compile(r"(\d{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class AgentState(StrEnum):
@@ -48,6 +50,28 @@ class AgentSpec:
     network: str = "internet"
 
 
+class SnapshotSchedule(StrEnum):
+    """How often an agent's state is kept by itself."""
+
+    off = "off"
+    hourly = "hourly"
+    daily = "daily"
+    weekly = "weekly"
+
+
+@dataclass(frozen=True)
+class AgentChange:
+    """What to change of an agent; None leaves it. cpus: 0 means all; idle_stop_minutes: 0 never."""
+
+    memory_bytes: int | None = None
+    cpus: int | None = None
+    disk_bytes: int | None = None
+    title: str | None = None
+    autostart: bool | None = None
+    idle_stop_minutes: int | None = None
+    snapshots: SnapshotSchedule | None = None
+
+
 @dataclass(frozen=True)
 class Agent:
     """An agent as it is now, read from Incus."""
@@ -64,6 +88,11 @@ class Agent:
     newest: str = ""
     undo_version: str = ""
     network: str = ""
+    title: str = ""
+    cpus: int = 0
+    disk_bytes: int | None = None
+    autostart: bool = True
+    idle_stop_minutes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +113,22 @@ class Framework:
     memory_bytes: int
     image_size_bytes: int | None
     expected_seconds: Mapping[str, float | None]
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """The moment that `10m`, `2h`, `3d`, `90s` ago or an ISO 8601 time means."""
+    found = _AGO.fullmatch(text.strip())
+    try:
+        if found:
+            return now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+        moment = datetime.fromisoformat(text.strip())
+        moment.timestamp()
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(
+            f"{text[:40]!r} is no time.",
+            hint="Give one such as 10m, 2h, 3d or 2026-05-17T08:00.",
+        ) from error
+    return moment if moment.tzinfo else moment.astimezone()
 
 
 def check_agent_name(name: str) -> str:

@@ -16,11 +16,14 @@ from tinyagentos.config import Settings
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import (
     Agent,
+    AgentChange,
     AgentSpec,
     AgentState,
     Framework,
     Snapshot,
+    SnapshotSchedule,
     check_agent_name,
+    parse_since,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImagePolicy, ImageRow, ImageState
@@ -122,7 +125,19 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("delete", name)
 
-    async def open_log(self, name: str, *, follow: bool, lines: int) -> AsyncIterator[str]:
+    async def start_change(self, name: str, change: AgentChange) -> Job:
+        await self.get_agent(name)
+        return self.add("change settings", name)
+
+    async def get_schedule(self, name: str) -> SnapshotSchedule:
+        await self.get_agent(name)
+        return SnapshotSchedule.daily
+
+    async def open_log(
+        self, name: str, *, follow: bool, lines: int, since: str = ""
+    ) -> AsyncIterator[str]:
+        if since:
+            parse_since(since, NOW)
         await self.get_agent(name)
 
         async def read() -> AsyncIterator[str]:

@@ -56,6 +56,20 @@ async def get_agent(name: str, services: Use) -> wire.Agent:
     return wire.Agent.of(await services.agents.get_agent(name))
 
 
+@router.patch("/{name}", status_code=202)
+async def change_agent(
+    name: str, body: wire.AgentChange, services: Use, response: Response
+) -> wire.JobAnswer:
+    """Change limits, title, when it runs and its backups, as a job; the agent goes on running."""
+    return accepted(await services.agents.start_change(name, body.to_change()), response)
+
+
+@router.get("/{name}/schedule")
+async def get_schedule(name: str, services: Use) -> wire.Schedule:
+    """How often the agent's state is kept by itself."""
+    return wire.Schedule(snapshots=await services.agents.get_schedule(name))
+
+
 @router.delete("/{name}", status_code=202)
 async def delete_agent(name: str, services: Use, response: Response) -> wire.JobAnswer:
     """Remove the agent and its state, as a job."""
@@ -128,9 +142,10 @@ async def logs(
     stopping: Stopping,
     follow: bool = False,
     lines: Annotated[int, Query(ge=1, le=MOST_LINES)] = 200,
+    since: Annotated[str, Query(max_length=40)] = "",
 ) -> StreamingResponse:
-    """The agent's log as text; with follow it goes on."""
-    log = await services.agents.open_log(name, follow=follow, lines=lines)
+    """The agent's log as text; with follow it goes on. since: such as 10m, 2h or an ISO time."""
+    log = await services.agents.open_log(name, follow=follow, lines=lines, since=since)
     return StreamingResponse(_text(paced(log, stopping)), media_type="text/plain")
 
 

@@ -1,0 +1,158 @@
+"""What can be changed of an agent while it lives: its limits, its title, when it runs, its backups.
+
+What is to be set is decided when the change is asked for, as Incus's own keys with what they were;
+the job sets the ones, or the others again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import IDLE_KEY, TITLE_KEY
+from tinyagentos.incus import Instance, InstanceState, NotFound
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.model.agent import MIB, AgentChange, SnapshotSchedule
+from tinyagentos.model.errors import Conflict, InvalidInput
+
+CHANGE, APPLY = "change settings", "apply settings"
+ROOT = "root"
+LONGEST_TITLE = 60
+MOST_IDLE_MINUTES = 60 * 24 * 30
+# How long Incus keeps what it took by each schedule.
+KEPT_FOR = {"hourly": "2d", "daily": "2w", "weekly": "8w"}
+PATTERN = "auto-{{ creation_date|date:'20060102-1504' }}"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of the instance, of its root disk and of its state volume; an empty value unsets one."""
+
+    instance: Mapping[str, str] = field(default_factory=dict)
+    root: Mapping[str, str] = field(default_factory=dict)
+    volume: Mapping[str, str] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """As a job keeps it."""
+        return json.dumps({name: dict(keys) for name, keys in vars(self).items()})
+
+    @classmethod
+    def from_text(cls, text: str) -> Keys:
+        """Read back what to_text() wrote."""
+        return cls(**json.loads(text))
+
+
+def check_title(title: str) -> str:
+    """The title, if it can be shown; InvalidInput says why not."""
+    if len(title) > LONGEST_TITLE or not title.isprintable():
+        raise InvalidInput(
+            "This cannot be an agent's title.",
+            hint=f"Use up to {LONGEST_TITLE} letters, digits and signs, on one line.",
+        )
+    return title.strip()
+
+
+def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
+    """What has to be set for the change; InvalidInput or Conflict when it cannot be."""
+    wanted: dict[str, str] = {}
+    if change.memory_bytes is not None:
+        wanted["limits.memory"] = str(change.memory_bytes)
+    if change.cpus is not None:
+        wanted["limits.cpu"] = str(change.cpus or "")
+    if change.title is not None:
+        wanted[TITLE_KEY] = check_title(change.title)
+    if change.autostart is not None:
+        # Unset: Incus starts at boot what ran before.
+        wanted["boot.autostart"] = "" if change.autostart else "false"
+    if change.idle_stop_minutes is not None:
+        if not 0 <= change.idle_stop_minutes <= MOST_IDLE_MINUTES:
+            raise InvalidInput(
+                f"{change.idle_stop_minutes} minutes cannot be waited for.",
+                hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
+            )
+        wanted[IDLE_KEY] = str(change.idle_stop_minutes or "")
+    root: dict[str, str] = {}
+    if change.disk_bytes is not None:
+        if not has_quota:
+            raise Conflict(
+                "This host's storage pool cannot limit an agent's disk.",
+                hint="Pools of btrfs and zfs can.",
+            )
+        root["size"] = str(change.disk_bytes)
+    return Keys(wanted, root, _schedule_keys(change.snapshots) if change.snapshots else {})
+
+
+def _schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
+    if schedule is SnapshotSchedule.off:
+        return {"snapshots.schedule": "", "snapshots.expiry": "", "snapshots.pattern": ""}
+    return {
+        "snapshots.schedule": f"@{schedule}",
+        "snapshots.expiry": KEPT_FOR[schedule],
+        "snapshots.pattern": PATTERN,
+    }
+
+
+def read_schedule(volume: Mapping[str, str]) -> SnapshotSchedule:
+    """The schedule in a state volume's config."""
+    try:
+        return SnapshotSchedule(volume.get("snapshots.schedule", "").removeprefix("@"))
+    except ValueError:
+        return SnapshotSchedule.off
+
+
+def check_use(change: AgentChange, state: InstanceState | None) -> None:
+    """Conflict when a limit would be below what the agent takes now."""
+    if state is None:
+        return
+    used = {"memory": state.memory_bytes, "disk": state.disk_bytes.get(ROOT, 0)}
+    wanted = {"memory": change.memory_bytes, "disk": change.disk_bytes}
+    for what, limit in wanted.items():
+        if limit is not None and limit < used[what]:
+            raise Conflict(
+                f"The agent takes {used[what] // MIB} MiB of {what} now; "
+                f"{limit // MIB} MiB would be less.",
+                hint="Give more, or stop the agent first." if what == "memory" else "Give more.",
+            )
+
+
+async def read_keys(instance: Instance, like: Keys, host: Host) -> Keys:
+    """What the keys are now; empty where they are not set."""
+    volume: Mapping[str, str] = {}
+    if like.volume:
+        pool = await instances.pick_pool(host)
+        found = await host.incus.storage.get_volume(pool.name, f"{instance.name}-state")
+        volume = found.config
+    root = instance.devices.get(ROOT, {})
+    return Keys(
+        {key: instance.config.get(key, "") for key in like.instance},
+        {key: root.get(key, "") for key in like.root},
+        {key: volume.get(key, "") for key in like.volume},
+    )
+
+
+async def change_agent(job: JobContext, host: Host) -> None:
+    """Set what was decided, on the agent as it runs."""
+    job.plan_steps(APPLY)
+    with job.step(APPLY):
+        await _apply(job.params["instance"], Keys.from_text(job.params["keys"]), host)
+
+
+async def undo_change(job: JobContext, host: Host) -> None:
+    """Set again what was set before."""
+    with contextlib.suppress(NotFound):
+        await _apply(job.params["instance"], Keys.from_text(job.params["before"]), host)
+
+
+async def _apply(name: str, keys: Keys, host: Host) -> None:
+    found = await host.incus.instances.get(name)
+    if keys.instance or keys.root:
+        root = {**found.devices.get(ROOT, {}), **keys.root}
+        disk = {ROOT: {key: value for key, value in root.items() if value}} if keys.root else {}
+        await host.incus.instances.update(name, config=keys.instance, devices=disk or None)
+    if keys.volume:
+        pool = await instances.pick_pool(host)
+        await host.incus.storage.update_volume(pool.name, f"{name}-state", config=keys.volume)
