@@ -11,7 +11,8 @@ import pytest
 
 from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.settings import APPLY, Keys
+from tinyagentos.agents.settings import APPLY, Keys, check_use
+from tinyagentos.incus import InstanceState
 from tinyagentos.model.agent import MIB, AgentChange, AgentState, SnapshotSchedule, parse_since
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.job import Job, JobState
@@ -161,3 +162,19 @@ def test_times_of_logs() -> None:
     for wrong in ("", "yesterday", "10", "-5m", "1w", "99999999999d", "9999999d; rm", "@1"):
         with pytest.raises(InvalidInput):
             parse_since(wrong, now)
+
+
+async def test_no_limit_below_what_the_agent_takes(hello: Taos) -> None:
+    # btrfs counts the image's part of the root, too: below it not even the limit can be changed.
+    with pytest.raises(Conflict, match="MiB of disk"):
+        await hello.agents.start_change("hello", AgentChange(disk_bytes=700 * MIB))
+
+
+def test_no_memory_below_what_the_agent_takes() -> None:
+    seen = {"status": "Running", "memory": {"usage": 900 * MIB}, "disk": {"root": {"usage": MIB}}}
+    state = InstanceState.parse(seen)
+    check_use(AgentChange(memory_bytes=901 * MIB, disk_bytes=101 * MIB), state, 100 * MIB)
+    with pytest.raises(Conflict, match="900 MiB of memory"):
+        check_use(AgentChange(memory_bytes=500 * MIB), state, 100 * MIB)
+    with pytest.raises(Conflict, match="101 MiB of disk"):
+        check_use(AgentChange(disk_bytes=100 * MIB), state, 100 * MIB)

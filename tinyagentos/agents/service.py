@@ -94,7 +94,8 @@ class Agents:
                 hint=f"There are: {', '.join(self._host.recipes)}.",
             )
         _check_range("memory", spec.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
-        _check_range("disk", spec.disk_bytes, LEAST_DISK_MB * MIB, 2**62)
+        # What an image unpacks to counts, and a root that is full cannot even be changed.
+        _check_range("disk", spec.disk_bytes, recipe.agent.image_disk_bytes, 2**62)
         _check_range("cpu", spec.cpus, 1, MOST_CPUS)
         return recipe
 
@@ -204,9 +205,10 @@ class Agents:
         if change == AgentChange():
             raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
         instance = await self._find(name)
-        if instance.is_running and not (change.memory_bytes is change.disk_bytes is None):
+        if not (change.memory_bytes is change.disk_bytes is None):
             state = await self._host.incus.instances.state(instance.name)
-            settings.check_use(change, state)
+            recipe = self._host.recipes[instance.config[FRAMEWORK_KEY]]
+            settings.check_use(change, state, recipe.agent.image_disk_bytes)
         pool = await instances.pick_pool(self._host)
         keys = settings.plan_change(change, has_quota=pool.driver in instances.COW_DRIVERS)
         before = await settings.read_keys(instance, keys, self._host)

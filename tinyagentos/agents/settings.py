@@ -104,16 +104,18 @@ def read_schedule(volume: Mapping[str, str]) -> SnapshotSchedule:
         return SnapshotSchedule.off
 
 
-def check_use(change: AgentChange, state: InstanceState | None) -> None:
-    """Conflict when a limit would be below what the agent takes now."""
-    if state is None:
-        return
-    used = {"memory": state.memory_bytes, "disk": state.disk_bytes.get(ROOT, 0)}
+def check_use(change: AgentChange, state: InstanceState, image_bytes: int) -> None:
+    """Conflict when a limit would be below what the agent takes now.
+
+    image_bytes: what its root may take before the agent writes anything. Incus counts only what
+    was written since, but btrfs counts both, and below that not even the limit can be changed.
+    """
+    used = {"memory": state.memory_bytes, "disk": state.disk_bytes.get(ROOT, 0) + image_bytes}
     wanted = {"memory": change.memory_bytes, "disk": change.disk_bytes}
     for what, limit in wanted.items():
         if limit is not None and limit < used[what]:
             raise Conflict(
-                f"The agent takes {used[what] // MIB} MiB of {what} now; "
+                f"The agent may take {used[what] // MIB} MiB of {what} now; "
                 f"{limit // MIB} MiB would be less.",
                 hint="Give more, or stop the agent first." if what == "memory" else "Give more.",
             )

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 SOON, LONGEST, GROWTH = 2.0, 60.0, 1.6
 # One failure of an agent that was ready may be an accident.
 FAILURES = 2
-AT_ONCE = 8
+AT_ONCE = 4
 BREATH = 0.04
 # The loop gathers what is due, rather than waking for each agent.
 LEAST_PAUSE = 0.5
