@@ -24,6 +24,7 @@ from tinyagentos.agents.network import tidy_bridges
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.shell import Shells
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.gateway.providers import Providers
@@ -114,6 +115,7 @@ class Services:
         usage, choices = UsageTable(self.database), Choices(self.incus)
         self.models = Models(self.host, self.providers, usage, choices)
         self.chat = Chat(self.host, self.providers)
+        self.shells = Shells(self.host)
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )

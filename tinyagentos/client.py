@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import connect, unix_connect
+from websockets.sync.connection import Connection
 
 from tinyagentos import wire
 from tinyagentos.config import Settings
@@ -36,9 +41,14 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE,
+        socket: Path | None = None,
     ) -> None:
-        """patience: seconds that watching a job waits for a server that is away."""
+        """patience: seconds that watching a job waits for a server that is away.
+
+        socket: the Unix socket that http goes through, if it does.
+        """
         self._http = http
+        self._socket = socket
         self._sleep = sleep
         self._clock = clock
         self._patience = patience
@@ -52,7 +62,10 @@ class Client:
         """
         if os.access(settings.server_socket, os.W_OK):
             transport = httpx.HTTPTransport(uds=str(settings.server_socket))
-            return cls(httpx.Client(transport=transport, base_url="http://taos", timeout=WITHIN))
+            return cls(
+                httpx.Client(transport=transport, base_url="http://taos", timeout=WITHIN),
+                socket=settings.server_socket,
+            )
         try:
             token = settings.token_file.read_text().strip()
         except FileNotFoundError:
@@ -169,6 +182,32 @@ class Client:
                 yield from _said(response.iter_lines())
         except httpx.TransportError as error:
             raise _no_server(error) from error
+
+    @contextmanager
+    def open_shell(
+        self, name: str, command: Sequence[str], *, width: int, height: int, root: bool
+    ) -> Iterator[Connection]:
+        """A WebSocket to a terminal in the agent; routes/shell.py tells what goes over it."""
+        query = urlencode(
+            {"command": command, "width": width, "height": height, "root": int(root)}, doseq=True
+        )
+        url = self._http.base_url.copy_with(
+            scheme="wss" if self._http.base_url.scheme == "https" else "ws"
+        )
+        address = f"{url}/api/agents/{_part(name)}/shell?{query}".replace("//api", "/api")
+        given = self._http.headers.get("authorization")
+        headers = {"Authorization": given} if given else {}
+        try:
+            if self._socket:
+                made = unix_connect(str(self._socket), address, additional_headers=headers)
+            else:
+                made = connect(address, additional_headers=headers, proxy=None)
+        except (OSError, InvalidHandshake) as error:
+            raise HostNotReady(
+                "The server cannot be reached for a shell.", hint="`taos doctor` checks the host."
+            ) from error
+        with made:
+            yield made
 
     def models(self, name: str) -> wire.AgentModels:
         """The agent's models and what it used of them."""

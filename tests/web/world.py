@@ -23,6 +23,7 @@ from tests.fakes.mirror import Mirror
 from tinyagentos.access import Access
 from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.models import Choices, Models
+from tinyagentos.agents.shell import Shells
 from tinyagentos.api.app import create_api
 from tinyagentos.api.serve import serve
 from tinyagentos.app import explain
@@ -56,6 +57,7 @@ class WebTaos(Taos):
         choices = Choices(self.incus)
         self.models = Models(self.host, self.providers, UsageTable(self.database), choices)
         self.chat = Chat(self.host, self.providers)
+        self.shells = Shells(self.host)
 
     async def missing(self) -> tuple[Problem, ...]:
         return ()

@@ -12,7 +12,7 @@ from tinyagentos.api import errors, streams
 from tinyagentos.api.auth import Guard
 from tinyagentos.api.limits import BodyLimit
 from tinyagentos.api.pages import BesidePages
-from tinyagentos.api.routes import access, agents, health, images, jobs, metrics, models
+from tinyagentos.api.routes import access, agents, health, images, jobs, metrics, models, shell
 from tinyagentos.api.services import Services
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {  # FastAPI's own type
@@ -38,7 +38,7 @@ def create_api(services: Services, pages: ASGIApp | None = None) -> FastAPI:
     app.state.services = services
     streams.allow_streams(app)
     errors.install(app)
-    for noun in (health, models, agents, images, jobs, access, metrics):
+    for noun in (health, models, agents, images, jobs, access, metrics, shell):
         app.include_router(noun.router)
     if pages:
         app.add_middleware(BesidePages, pages=pages)

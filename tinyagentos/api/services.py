@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, cast
 
@@ -10,6 +11,7 @@ from fastapi import Depends, Request
 
 from tinyagentos.access import Access
 from tinyagentos.config import Settings
+from tinyagentos.incus import Terminal
 from tinyagentos.model.agent import (
     Agent,
     AgentChange,
@@ -89,6 +91,20 @@ class ChatService(Protocol):
     ) -> AsyncIterator[str]: ...
 
 
+class ShellService(Protocol):
+    """Terminals in agents."""
+
+    def open(
+        self,
+        name: str,
+        command: Sequence[str] = (),
+        *,
+        width: int = 80,
+        height: int = 24,
+        as_root: bool = False,
+    ) -> AbstractAsyncContextManager[Terminal]: ...
+
+
 class JobService(Protocol):
     """Jobs of this server."""
 
@@ -119,6 +135,8 @@ class Services(Protocol):
     def models(self) -> ModelService: ...
     @property
     def chat(self) -> ChatService: ...
+    @property
+    def shells(self) -> ShellService: ...
     @property
     def jobs(self) -> JobService: ...
     async def missing(self) -> tuple[Problem, ...]: ...

@@ -22,6 +22,7 @@ from tinyagentos.cli.render import (
     print_pieces,
     print_table,
 )
+from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
 from tinyagentos.model.errors import InvalidInput
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 T = TypeVar("T", bound=BaseModel)
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
+app.command()(shell)
 Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 
 

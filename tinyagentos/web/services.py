@@ -9,6 +9,7 @@ from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.models import Models
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.shell import Shells
 from tinyagentos.config import Settings
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.images.service import Images
@@ -34,6 +35,8 @@ class Services(Protocol):
     def models(self) -> Models: ...
     @property
     def chat(self) -> Chat: ...
+    @property
+    def shells(self) -> Shells: ...
     @property
     def jobs(self) -> Runner: ...
     @property

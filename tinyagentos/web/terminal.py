@@ -8,13 +8,10 @@ import codecs
 from nicegui import background_tasks, ui
 from nicegui.events import XtermDataEventArguments, XtermResizeEventArguments
 
-from tinyagentos.agents.order import HOME
-from tinyagentos.factory.smoke import AGENT_ENV, AGENT_UID
 from tinyagentos.incus import IncusError, Terminal
+from tinyagentos.model.errors import TaosError
 from tinyagentos.web.frame import Site
 
-SHELL = ("bash", "-l")
-ENVIRONMENT = {**AGENT_ENV, "TERM": "xterm-256color", "USER": "agent"}
 FONT = '"DejaVu Sans Mono", Menlo, Consolas, monospace'
 MOST_TYPED = 64 * 1024
 COLOURS = {"background": "#11161c", "foreground": "#e7ebf0", "cursor": "#5fd0c3"}
@@ -23,9 +20,9 @@ COLOURS = {"background": "#11161c", "foreground": "#e7ebf0", "cursor": "#5fd0c3"
 class TerminalView:
     """A terminal that lives as long as what was built around it."""
 
-    def __init__(self, site: Site, instance: str) -> None:
+    def __init__(self, site: Site, name: str) -> None:
         self._site = site
-        self._instance = instance
+        self._name = name
         self._terminal: Terminal | None = None
         self._size = (80, 24)
 
@@ -41,7 +38,7 @@ class TerminalView:
                 .style("height:100%")
                 .props('aria-label="Terminal" role=group')
             )
-        return background_tasks.create(self._run(), name=f"terminal of {self._instance}")
+        return background_tasks.create(self._run(), name=f"terminal of {self._name}")
 
     async def _run(self) -> None:
         try:
@@ -50,13 +47,11 @@ class TerminalView:
             self._view.fit()
             await asyncio.sleep(0.2)  # its size comes as an event
             width, height = self._size
-            async with self._site.services.incus.instances.exec_interactive(
-                self._instance, SHELL, env=ENVIRONMENT, user=AGENT_UID, group=AGENT_UID, cwd=HOME,
-                width=width, height=height,
-            ) as self._terminal:  # fmt: skip
+            shells = self._site.services.shells
+            async with shells.open(self._name, width=width, height=height) as self._terminal:
                 await self._show(self._terminal)
             self._view.writeln("\r\n[The shell has ended. Choose the tab again for another.]")
-        except IncusError as error:
+        except (TaosError, IncusError) as error:
             message, hint = self._site.explain(error)
             self._view.writeln(f"\r\n[{message} {hint}]")
         finally:

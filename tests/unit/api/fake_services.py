@@ -72,6 +72,7 @@ class FakeServices:
         self.access = Access(MemoryTable())
         self.jobs = self.images = self.agents = self
         self.providers = self.models = self.chat = FakeModels()
+        self.shells: object = None
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []
         self.kept: dict[str, Job] = {}

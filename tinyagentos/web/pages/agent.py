@@ -207,7 +207,7 @@ class AgentPage:
             if recipe and recipe.agent.chat:
                 tabs["Chat"] = lambda: self._build_chat(agent)
             tabs["Log"] = self._build_log
-            tabs["Terminal"] = lambda: self._build_terminal(agent)
+            tabs["Terminal"] = self._build_terminal
         if agent.state not in (AgentState.deploying, AgentState.failed):
             tabs[SNAPSHOTS] = self._build_snapshots
         tabs["About"] = lambda: self._build_about(agent)
@@ -273,10 +273,10 @@ class AgentPage:
 
         self._tasks.append(background_tasks.create(read(), name=f"log of {self._name}"))
 
-    def _build_terminal(self, agent: Agent) -> None:
+    def _build_terminal(self) -> None:
         text = "A shell inside the agent's container, as the agent's own user."
         show(el("p", text, class_="quiet small"))
-        self._tasks.append(TerminalView(self._site, agent.instance).build())
+        self._tasks.append(TerminalView(self._site, self._name).build())
 
     async def _build_snapshots(self) -> None:
         site, agents = self._site, self._site.services.agents
