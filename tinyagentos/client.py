@@ -120,9 +120,18 @@ class Client:
         """Begin to start, stop, restart or upgrade the agent, or to undo its upgrade."""
         return self._begin("POST", f"/api/agents/{_part(name)}/{action}")
 
-    def delete(self, name: str) -> wire.Job:
+    def delete(self, name: str, *, keep_state: bool = False) -> wire.Job:
         """Begin to remove the agent."""
-        return self._begin("DELETE", f"/api/agents/{_part(name)}")
+        query = "?keep_state=1" if keep_state else ""
+        return self._begin("DELETE", f"/api/agents/{_part(name)}{query}")
+
+    def kept(self) -> list[wire.KeptState]:
+        """The states that outlived their agents."""
+        return self._get("/api/kept", list[wire.KeptState])
+
+    def drop_kept(self, name: str) -> None:
+        """Remove a kept state for good."""
+        self._send("DELETE", f"/api/kept/{_part(name)}")
 
     def change_network(self, name: str, policy: str) -> wire.Job:
         """Begin to have the agent reach what the policy opens."""

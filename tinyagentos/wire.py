@@ -282,6 +282,9 @@ class NewAgent(BaseModel):
         None, gt=0, le=MOST, description="Most processor cores the agent may take"
     )
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    state_of: str = Field(
+        "", max_length=1000, description="Begin with the state that was kept of this agent"
+    )
     network: str = Field(
         "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
     )
@@ -297,6 +300,7 @@ class NewAgent(BaseModel):
             cpus=self.cpu,
             disk_bytes=self.disk,
             network=self.network,
+            state_of=self.state_of,
         )
 
 
@@ -334,6 +338,15 @@ class Schedule(BaseModel):
     """How often an agent's state is kept by itself."""
 
     snapshots: agents.SnapshotSchedule
+
+
+class KeptState(Wire):
+    """State that outlived its agent."""
+
+    name: str = Field(description="To remove it, or to deploy with it")
+    agent: str
+    framework: str
+    kept_at: datetime
 
 
 class Network(BaseModel):

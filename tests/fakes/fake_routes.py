@@ -88,6 +88,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.get_volume,
         "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.put_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.delete_volume,
+        "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.rename_volume,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.volume_snapshots,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.snapshot_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots/{snapshot}": (
@@ -568,6 +569,17 @@ class Routes:
             raise Failure(400, "The storage volume is still in use")
         del project.volumes[key]
         project.volume_snapshots.pop(key, None)
+        return reply()
+
+    async def rename_volume(self, request: web.Request) -> web.Response:
+        project, key, volume = self._volume(request)
+        new = (key[0], (await request.json())["name"])
+        if volume["used_by"]:
+            raise Failure(400, "The storage volume is still in use")
+        if new in project.volumes:
+            raise Failure(409, "Volume by that name already exists")
+        project.volumes[new] = project.volumes.pop(key) | {"name": new[1]}
+        project.volume_snapshots[new] = project.volume_snapshots.pop(key, {})
         return reply()
 
     async def volume_snapshots(self, request: web.Request) -> web.Response:

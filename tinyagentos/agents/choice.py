@@ -133,7 +133,7 @@ async def _begun_earlier(order: DeployOrder, job: JobContext, host: Host) -> Lau
     if found.config.get(STAGE_KEY) == BUILT:
         return LaunchPlan("build", "", job.job.source_reason or "begun earlier")
     # Half an installation cannot be trusted.
-    await instances.remove(order.instance, host)
+    await instances.remove_roots(order.instance, host)
     return None
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from tinyagentos.agents import instances, keep
+from tinyagentos.agents import instances, keep, kept
 from tinyagentos.agents.choice import choose_way, expect_build, image_came
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_device
@@ -73,6 +73,9 @@ async def deploy_agent(job: JobContext, host: Host) -> None:
 async def undo_deploy(job: JobContext, host: Host) -> None:
     """Remove all that the order's deploy may have made."""
     order = DeployOrder.from_params(job.params)
+    if order.kept:
+        await instances.remove_roots(order.instance, host)
+        await kept.give_back(order, host)
     await instances.remove(order.instance, host)
 
 
@@ -97,7 +100,7 @@ async def ensure_root_built(
         for task in (building, coming):
             task.cancel()
         await asyncio.gather(building, coming, return_exceptions=True)
-    await instances.remove(order.instance, host)
+    await instances.remove_roots(order.instance, host)
     image = image_alias(order.framework, host.arch)
     reason = f"the image came about {left:.0f} s before the build would have been done"
     job.choose_source("image", reason)
@@ -137,6 +140,8 @@ async def ensure_instance(
                 f"The image {plan.image} is gone.", hint="Deploy again; taOS takes another way."
             )
         pool = await instances.pick_pool(host)
+        if order.kept:
+            await kept.take_kept(order, pool.name, host)
         await instances.ensure_volume(order, pool.name, host)
         devices: dict[str, Mapping[str, str]] = {}
         # A build fetches from wherever this host does, which the policy may close; its NIC comes

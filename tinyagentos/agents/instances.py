@@ -53,11 +53,16 @@ async def set_config(instance: str, config: Mapping[str, str], host: Host) -> No
 
 async def remove(name: str, host: Host) -> None:
     """Remove the agent's instances, state volume and socket; what is gone already is no error."""
-    for one in (name, next_name(name), previous_name(name)):
-        await remove_root(one, host)
+    await remove_roots(name, host)
     pool = await pick_pool(host)
     with contextlib.suppress(NotFound):
         await host.incus.storage.delete_volume(pool.name, f"{name}-state")
+
+
+async def remove_roots(name: str, host: Host) -> None:
+    """Remove the agent's instances, its older and its coming one too; the state volume stays."""
+    for one in (name, next_name(name), previous_name(name)):
+        await remove_root(one, host)
 
 
 async def remove_root(name: str, host: Host) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.kept import keep_state
 from tinyagentos.agents.network import ensure_nic
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.steps import CONNECT, READY
@@ -48,10 +49,18 @@ async def restart_agent(job: JobContext, host: Host) -> None:
 
 
 async def delete_agent(job: JobContext, host: Host) -> None:
-    """Remove the agent's instance and state. There is no way back, so nothing is undone."""
+    """Remove the agent's instance and state. There is no way back, so nothing is undone.
+
+    With `keep_state` of the job only the instance goes.
+    """
     job.plan_steps(REMOVE)
+    name = job.params["instance"]
     with job.step(REMOVE):
-        await instances.remove(job.params["instance"], host)
+        if job.params.get("keep_state") == "True":
+            await instances.remove_roots(name, host)
+            await keep_state(name, job.params["framework"], host, job.params["agent"])
+        else:
+            await instances.remove(name, host)
 
 
 async def _instance(job: JobContext, host: Host) -> Instance:

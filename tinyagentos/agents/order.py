@@ -21,6 +21,7 @@ JOB_KEY = "user.taos.job"
 STAGE_KEY = "user.taos.stage"
 NETWORK_KEY = "user.taos.network"
 MODEL_KEY = "user.taos.model"
+KEPT_KEY = "user.taos.kept"
 TITLE_KEY = "user.taos.title"
 IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
@@ -47,6 +48,7 @@ class DeployOrder:
     cpus: int
     disk_bytes: int
     network: str
+    kept: str
 
     @property
     def volume(self) -> str:
@@ -70,11 +72,15 @@ class DeployOrder:
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
             network=params["network"],
+            kept=params["kept"],
         )
 
 
-def make_order(spec: AgentSpec, recipe: Recipe, suffix: str) -> DeployOrder:
-    """The order for a checked spec; what the spec leaves open is the recipe's default."""
+def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> DeployOrder:
+    """The order for a checked spec; what the spec leaves open is the recipe's default.
+
+    kept: the volume of the state it begins with; empty: a new one.
+    """
     agent = recipe.agent
     return DeployOrder(
         agent=spec.name,
@@ -86,6 +92,7 @@ def make_order(spec: AgentSpec, recipe: Recipe, suffix: str) -> DeployOrder:
         cpus=spec.cpus or agent.cpus,
         disk_bytes=spec.disk_bytes or agent.disk_bytes,
         network=str(NetworkPolicy.parse(spec.network)),
+        kept=kept,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tinyagentos.agents import instances, network, settings, snapshots, upgrade
+from tinyagentos.agents import instances, kept, network, settings, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
@@ -34,6 +34,7 @@ from tinyagentos.model.agent import (
     AgentSpec,
     AgentState,
     Framework,
+    KeptState,
     Snapshot,
     SnapshotSchedule,
     Source,
@@ -77,10 +78,21 @@ class Agents:
         recipe = self._check(spec)
         await self._check_name_free(spec.name)
         await self._check_room(recipe, spec.source)
-        order = make_order(spec, recipe, self._host.new_suffix())
+        state = await self._find_state(spec) if spec.state_of else ""
+        order = make_order(spec, recipe, self._host.new_suffix(), state)
         return self._host.runner.submit(
             DEPLOY, agent_subject(spec.name), order.to_params(), idempotency_key=idempotency_key
         )
+
+    async def _find_state(self, spec: AgentSpec) -> str:
+        """The kept state that the new agent begins with; Conflict when another one took it."""
+        name = await kept.find_kept(spec.state_of, spec.framework, self._host)
+        if any(job.params.get("kept") == name for job in self._host.runner.list_active()):
+            raise Conflict(
+                f"Another deploy takes the state of {spec.state_of!r} already.",
+                hint="`taos job list` shows it.",
+            )
+        return name
 
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
@@ -296,9 +308,25 @@ class Agents:
         held = {"instance": instance.name, "agent": agent, "was_running": str(instance.is_running)}
         return self._host.runner.submit(kind, agent_subject(agent), held | params)
 
-    async def start_delete(self, name: str) -> Job:
-        """A job that removes the agent and its state."""
-        return await self._submit("delete", name)
+    async def start_delete(self, name: str, *, keep_state: bool = False) -> Job:
+        """A job that removes the agent and, unless it is to be kept, its state."""
+        instance = await self._find(name)
+        return self._submit_on(
+            instance,
+            "delete",
+            keep_state=str(keep_state),
+            framework=instance.config.get(FRAMEWORK_KEY, ""),
+        )
+
+    async def list_kept(self) -> tuple[KeptState, ...]:
+        """The states that outlived their agents, the newest first."""
+        return await kept.list_kept(self._host)
+
+    async def drop_kept(self, name: str) -> None:
+        """Remove a kept state for good; NotFound, or Conflict while a deploy takes it."""
+        if any(job.params.get("kept") == name for job in self._host.runner.list_active()):
+            raise Conflict("A deploy is taking that state.", hint="Wait for it, or cancel it.")
+        await kept.drop_kept(name, self._host)
 
     async def open_log(
         self, name: str, *, follow: bool, lines: int, since: str = ""

@@ -45,6 +45,9 @@ def deploy(
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
     cpu: Annotated[int | None, typer.Option(help="Most processor cores.")] = None,
     disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    state_of: Annotated[
+        str, typer.Option(help="Begin with the state that was kept of this agent.")
+    ] = "",
     network: Annotated[
         str, typer.Option(help="What it may reach: internet, none or lan:CIDR,...")
     ] = "internet",
@@ -54,7 +57,7 @@ def deploy(
     """Deploy an agent and wait until it answers."""
     values = {
         "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
-        "memory": memory or None, "disk": disk or None, "network": network,
+        "memory": memory or None, "disk": disk or None, "network": network, "state_of": state_of,
     }  # fmt: skip
     request = _request(wire.NewAgent, values, "taos agent deploy --help")
     begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)
@@ -277,9 +280,40 @@ def change_network(
 
 
 @app.command()
-def delete(name: Name, wait: Wait = True, as_json: Json = False) -> None:
-    """Remove the agent with its state. There is no way back."""
-    begin(lambda client: client.delete(name), wait=wait, as_json=as_json)
+def delete(
+    name: Name,
+    keep_state: Annotated[
+        bool, typer.Option("--keep-state", help="Keep what it knows, for a new agent.")
+    ] = False,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Remove the agent with its state. Without --keep-state there is no way back."""
+    begin(lambda client: client.delete(name, keep_state=keep_state), wait=wait, as_json=as_json)
+
+
+@app.command()
+def kept(as_json: Json = False) -> None:
+    """The states that outlived their agents; `taos agent deploy --state-of` takes one up."""
+    found = connect().kept()
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("NAME", "OF AGENT", "FRAMEWORK", "KEPT"),
+        ((one.name, one.agent, one.framework, f"{one.kept_at:%Y-%m-%d %H:%M:%S}") for one in found),
+        "No state is kept. `taos agent delete NAME --keep-state` keeps one.",
+    )
+
+
+@app.command("drop-kept")
+def drop_kept(
+    name: Annotated[str, typer.Argument(help="The state's name, as `kept` lists it.")],
+    as_json: Json = False,
+) -> None:
+    """Remove a kept state for good."""
+    connect().drop_kept(name)
+    print_json({"removed": name}) if as_json else print_line(f"the state {name} is gone")
 
 
 def _request(kind: type[T], values: Mapping[str, object], help_command: str) -> T:

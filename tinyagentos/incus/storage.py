@@ -183,6 +183,10 @@ class Storage:
         """Change these config keys and leave the others."""
         await self.api.merge(_volume(pool, name), config)
 
+    async def rename_volume(self, pool: str, name: str, new: str) -> None:
+        """Give the volume another name; nobody may use it. AlreadyExists when that is taken."""
+        await self.api.run("POST", _volume(pool, name), {"name": new, "pool": pool})
+
     async def delete_volume(self, pool: str, name: str) -> None:
         """Delete the volume with its snapshots; IncusError when an instance uses it."""
         await self.api.run("DELETE", _volume(pool, name))

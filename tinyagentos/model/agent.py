@@ -48,6 +48,17 @@ class AgentSpec:
     cpus: int | None = None
     disk_bytes: int | None = None
     network: str = "internet"
+    state_of: str = ""
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """State that outlived its agent. name: its volume's."""
+
+    name: str
+    agent: str
+    framework: str
+    kept_at: datetime
 
 
 class SnapshotSchedule(StrEnum):

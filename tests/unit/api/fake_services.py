@@ -20,6 +20,7 @@ from tinyagentos.model.agent import (
     AgentSpec,
     AgentState,
     Framework,
+    KeptState,
     Snapshot,
     SnapshotSchedule,
     check_agent_name,
@@ -122,7 +123,14 @@ class FakeServices:
         await self.get_agent(name)
         return self.add(action, name)
 
-    async def start_delete(self, name: str) -> Job:
+    async def list_kept(self) -> tuple[KeptState, ...]:
+        return (KeptState("old-abcdef-state", "old", "openclaw", NOW),)
+
+    async def drop_kept(self, name: str) -> None:
+        if name != "old-abcdef-state":
+            raise NotFound("There is no such state.", hint="List them.")
+
+    async def start_delete(self, name: str, *, keep_state: bool = False) -> Job:
         await self.get_agent(name)
         return self.add("delete", name)
 

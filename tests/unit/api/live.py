@@ -76,7 +76,7 @@ class LiveServices(FakeServices):
     async def start_power(self, name: str, action: Literal["start", "stop", "restart"]) -> Job:
         return await self._submit(action, name)
 
-    async def start_delete(self, name: str) -> Job:
+    async def start_delete(self, name: str, *, keep_state: bool = False) -> Job:
         return await self._submit("delete", name)
 
     async def _submit(self, kind: str, name: str) -> Job:

@@ -15,6 +15,7 @@ from tinyagentos.api.streams import Stopping, paced
 from tinyagentos.model.job import Job
 
 router = APIRouter(prefix="/api/agents", tags=["agents"])
+kept_router = APIRouter(prefix="/api/kept", tags=["agents"])
 MOST_LINES = 10_000
 
 
@@ -71,9 +72,11 @@ async def get_schedule(name: str, services: Use) -> wire.Schedule:
 
 
 @router.delete("/{name}", status_code=202)
-async def delete_agent(name: str, services: Use, response: Response) -> wire.JobAnswer:
-    """Remove the agent and its state, as a job."""
-    return accepted(await services.agents.start_delete(name), response)
+async def delete_agent(
+    name: str, services: Use, response: Response, keep_state: bool = False
+) -> wire.JobAnswer:
+    """Remove the agent and, unless it is to be kept, its state, as a job."""
+    return accepted(await services.agents.start_delete(name, keep_state=keep_state), response)
 
 
 @router.put("/{name}/network", status_code=202)
@@ -147,6 +150,18 @@ async def logs(
     """The agent's log as text; with follow it goes on. since: such as 10m, 2h or an ISO time."""
     log = await services.agents.open_log(name, follow=follow, lines=lines, since=since)
     return StreamingResponse(_text(paced(log, stopping)), media_type="text/plain")
+
+
+@kept_router.get("")
+async def list_kept(services: Use) -> list[wire.KeptState]:
+    """The states that outlived their agents, the newest first."""
+    return [wire.KeptState.of(one) for one in await services.agents.list_kept()]
+
+
+@kept_router.delete("/{name}", status_code=204)
+async def drop_kept(name: str, services: Use) -> None:
+    """Remove a kept state for good."""
+    await services.agents.drop_kept(name)
 
 
 async def _text(lines: AsyncIterator[str | None]) -> AsyncIterator[bytes]:
