@@ -26,6 +26,7 @@ from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
 from tinyagentos.agents.watch import Watch
+from tinyagentos.api.interface import Interfaces
 from tinyagentos.config import Settings
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
@@ -116,6 +117,7 @@ class Services:
         self.models = Models(self.host, self.providers, usage, choices)
         self.chat = Chat(self.host, self.providers)
         self.shells = Shells(self.host)
+        self.interfaces = Interfaces(self.host, self.access.is_session, self.token)
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )
@@ -156,6 +158,7 @@ class Services:
             for task in upkeep:
                 task.cancel()
             await self.jobs.stop()
+            await self.interfaces.close()
             await self.http.close()
             await self.incus.close()
             self.database.close()
@@ -166,6 +169,7 @@ class Services:
             await asyncio.sleep(IDLE_EVERY)
             try:
                 await self.agents.stop_idle(self.gateway.last_used)
+                await self.interfaces.tidy()
             except (TaosError, IncusError) as error:
                 _log.warning("idle agents could not be looked for: %s", error)
 

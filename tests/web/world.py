@@ -25,6 +25,7 @@ from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.models import Choices, Models
 from tinyagentos.agents.shell import Shells
 from tinyagentos.api.app import create_api
+from tinyagentos.api.interface import Interfaces
 from tinyagentos.api.serve import serve
 from tinyagentos.app import explain
 from tinyagentos.gateway.events import openai_event
@@ -58,6 +59,7 @@ class WebTaos(Taos):
         self.models = Models(self.host, self.providers, UsageTable(self.database), choices)
         self.chat = Chat(self.host, self.providers)
         self.shells = Shells(self.host)
+        self.interfaces = Interfaces(self.host, self.access.is_session, self.token)
 
     async def missing(self) -> tuple[Problem, ...]:
         return ()
@@ -166,6 +168,7 @@ class WebServer:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+            await self.taos.interfaces.close()
             await self.taos.http.close()
             await self.taos.close()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 API_PATHS = ("/api", "/metrics")
+INTERFACE = re.compile(r"/agents/[^/]+/ui(/.*)?")
 
 
 class BesidePages:
@@ -20,4 +23,5 @@ class BesidePages:
         is_api = scope["type"] == "lifespan" or any(
             path == one or path.startswith(f"{one}/") for one in API_PATHS
         )
+        is_api = is_api or INTERFACE.fullmatch(path) is not None
         await (self._app if is_api else self._pages)(scope, receive, send)

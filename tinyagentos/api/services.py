@@ -108,6 +108,12 @@ class ShellService(Protocol):
     ) -> AbstractAsyncContextManager[Terminal]: ...
 
 
+class InterfaceService(Protocol):
+    """Agents' own web interfaces."""
+
+    async def open(self, name: str, host_header: str) -> str: ...
+
+
 class JobService(Protocol):
     """Jobs of this server."""
 
@@ -138,6 +144,8 @@ class Services(Protocol):
     def models(self) -> ModelService: ...
     @property
     def chat(self) -> ChatService: ...
+    @property
+    def interfaces(self) -> InterfaceService: ...
     @property
     def shells(self) -> ShellService: ...
     @property

@@ -14,6 +14,7 @@ from tinyagentos.model.errors import InvalidInput, NotFound
 from tinyagentos.model.recipe import (
     AgentChat,
     AgentDefaults,
+    AgentInterface,
     Budget,
     DebianPart,
     NpmPart,
@@ -100,6 +101,11 @@ class _Chat(_Table):
     model: str
 
 
+class _Interface(_Table):
+    path: str = Field(pattern="^/")
+    fragment: str = ""
+
+
 class _Agent(_Table):
     port: int = Field(ge=1, le=65535)
     ready_path: str = Field(pattern="^/")
@@ -113,6 +119,7 @@ class _Agent(_Table):
     image_disk_bytes: int
     build_disk_bytes: int
     chat: _Chat | None = None
+    interface: _Interface | None = None
 
 
 class _RecipeFile(_Table):
@@ -221,7 +228,10 @@ def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> Npm
 
 def _agent(agent: _Agent) -> AgentDefaults:
     chat = AgentChat(agent.chat.path, agent.chat.model) if agent.chat else None
-    return AgentDefaults(**agent.model_dump(exclude={"chat"}), chat=chat)
+    given = agent.interface
+    interface = AgentInterface(given.path, given.fragment) if given else None
+    plain = agent.model_dump(exclude={"chat", "interface"})
+    return AgentDefaults(**plain, chat=chat, interface=interface)
 
 
 def _smoke_part(smoke: _Smoke) -> SmokePart:

@@ -89,13 +89,21 @@ class AgentChat:
 
 
 @dataclass(frozen=True)
+class AgentInterface:
+    """An agent's own web interface on its port. fragment: may hold `{token}`, the agent's own."""
+
+    path: str
+    fragment: str = ""
+
+
+@dataclass(frozen=True)
 class AgentDefaults:
     """How an agent of this framework is run. Sizes in bytes, times in seconds.
 
     memory_need_bytes: what the host must have free; memory_limit_bytes: what the agent may take.
     cpus: 0 means all. disk_bytes: how large its root may grow. image_disk_bytes and
     build_disk_bytes: what a deploy by that path takes from the pool. chat: None when taOS cannot
-    talk to it.
+    talk to it; interface: None when it has no web interface.
     """
 
     port: int
@@ -110,6 +118,7 @@ class AgentDefaults:
     image_disk_bytes: int
     build_disk_bytes: int
     chat: AgentChat | None = None
+    interface: AgentInterface | None = None
 
 
 @dataclass(frozen=True)

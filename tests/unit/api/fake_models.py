@@ -57,6 +57,10 @@ class FakeModels:
         self.choice = choice
         return await self.get(name)
 
+    async def open(self, name: str, host_header: str) -> str:
+        await self.get(name)
+        return "http://localhost:1/#token=x"
+
     async def ask(self, name: str, message: str, conversation: str = "main") -> AsyncIterator[str]:
         await self.get(name)
         self.heard.append((message, conversation))

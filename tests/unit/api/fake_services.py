@@ -72,7 +72,7 @@ class FakeServices:
         self.token = "secret-token"
         self.access = Access(MemoryTable())
         self.jobs = self.images = self.agents = self
-        self.providers = self.models = self.chat = FakeModels()
+        self.providers = self.models = self.chat = self.interfaces = FakeModels()
         self.shells: object = None
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []

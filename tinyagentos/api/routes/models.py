@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from tinyagentos import wire
 from tinyagentos.api.services import Use
@@ -15,6 +15,7 @@ from tinyagentos.api.streams import Stopping, paced
 from tinyagentos.model.errors import TaosError
 
 router = APIRouter(prefix="/api", tags=["models"])
+interface_router = APIRouter(tags=["models"])
 EVENTS = "text/event-stream"
 
 
@@ -52,6 +53,13 @@ async def get_models(name: str, services: Use) -> wire.AgentModels:
 async def choose_models(name: str, body: wire.ModelChoice, services: Use) -> wire.AgentModels:
     """Have the agent use these models from its next question on."""
     return wire.AgentModels.of(await services.models.choose(name, body.to_choice()))
+
+
+@interface_router.get("/agents/{name}/ui/", status_code=303, response_class=RedirectResponse)
+async def interface(name: str, request: Request, services: Use) -> RedirectResponse:
+    """To the agent's own web interface, which is at an origin of its own."""
+    where = await services.interfaces.open(name, request.headers.get("host", ""))
+    return RedirectResponse(where, 303, {"Cache-Control": "no-store"})
 
 
 @router.post(

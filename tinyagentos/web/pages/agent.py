@@ -190,6 +190,11 @@ class AgentPage:
         elif agent.state in (AgentState.ready, AgentState.unhealthy):
             site.button("Restart", lambda: power("restart"))
             site.button("Stop", lambda: power("stop"))
+        recipe = site.services.host.recipes.get(agent.framework)
+        if agent.state is AgentState.ready and recipe and recipe.agent.interface:
+            link = el("a", "Its own interface", href=f"/agents/{name}/ui/", target="_blank",
+                      rel="noopener", class_="button")  # fmt: skip
+            show(link)
         if agent.newest:
             site.button(f"Upgrade to {agent.newest}", upgrade, "primary")
         if agent.undo_version:
