@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from bench.common import Server, server
 from bench.web import find_address
+from tests.fakes.provider import KEY, FakeProvider, serving_provider
 from tests.web.conftest import SHOTS, check
 
 pytestmark = [pytest.mark.e2e, pytest.mark.incus, pytest.mark.build]
@@ -37,7 +38,11 @@ def test_from_the_first_visit_to_an_agent_and_its_end(taos: Server, browser: Bro
     page.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
     first_visit(page, taos, address)
-    deploy(page, taos)
+    with serving_provider(says=("Sparkling ", "pumpernickel")) as stub:
+        models(page, stub)
+        deploy(page, taos)
+        chat(page)
+        interface(page)
     agent(page, taos)
     weigh(page)
     delete(page)
@@ -76,8 +81,52 @@ def deploy(page: Page, taos: Server) -> None:
     expect(page.locator(".title")).to_contain_text("Ready", timeout=DEPLOYED_WITHIN)
 
 
+def models(page: Page, stub: FakeProvider) -> None:
+    """A provider, which is asked at once."""
+    page.get_by_role("link", name="Models").click()
+    page.get_by_role("button", name="Add a provider").click()
+    page.wait_for_timeout(500)
+    sheet = page.get_by_role("dialog")
+    sheet.get_by_text("OpenAI or alike").click()
+    sheet.get_by_label("Address", exact=True).fill(stub.url)
+    sheet.get_by_label("Key", exact=True).fill(KEY)
+    sheet.get_by_role("button", name="Save and test").click()
+    expect(page.get_by_role("region", name="openai")).to_contain_text("small")
+    page.get_by_role("link", name="Agents").first.click()
+
+
+def chat(page: Page) -> None:
+    """A question, and the real agent's answer with the model's words."""
+    box = page.get_by_label("Say something to hello")
+    box.fill("What do you say?")
+    box.press("Enter")
+    log = page.get_by_role("log", name="Conversation")
+    expect(log).to_contain_text("Sparkling pumpernickel", timeout=60_000)
+    shot(page, "real-chat")
+
+
+def interface(page: Page) -> None:
+    """The agent's own pages, connected; what is typed there is answered. Not without a session."""
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Its own interface").click()
+    own = opened.value
+    own.set_default_timeout(60_000)
+    expect(own.get_by_text("Connected").first).to_be_visible(timeout=60_000)
+    own.locator("textarea").first.fill("And here?")
+    own.locator("textarea").first.press("Enter")
+    expect(own.get_by_text("Sparkling pumpernickel").last).to_be_visible(timeout=60_000)
+    shot(own, "real-interface")
+    stranger = page.context.browser.new_context().new_page()  # type: ignore[union-attr]
+    answer = stranger.goto(own.url.partition("#")[0])
+    assert answer
+    assert answer.status == 401
+    stranger.context.close()
+    own.close()
+
+
 def agent(page: Page, taos: Server) -> None:
     """Its log and a shell in it; a stop and a start."""
+    page.get_by_role("tab", name="Log").click()
     expect(page.get_by_role("log")).to_contain_text(re.compile(r"\w+"))
     page.get_by_role("tab", name="Terminal").click()
     screen = page.locator(".xterm")
