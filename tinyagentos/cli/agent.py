@@ -24,7 +24,7 @@ from tinyagentos.cli.render import (
 )
 from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
-from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.errors import Cancelled, HostNotReady, InvalidInput, TaosError
 
 app = typer.Typer(
     no_args_is_help=True, help="Agents: deploy, list, show, logs, start, stop, delete."
@@ -128,7 +128,7 @@ def upgrade(
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Give agents the newest version, one after the other; the first that fails ends it.
+    """Give agents the newest version, one after the other, and say at the end which failed.
 
     One that does not become ready returns to its old version by itself.
     """
@@ -137,9 +137,20 @@ def upgrade(
         chosen = [agent.name for agent in connect().agents() if agent.newest]
     if not chosen and not everyone:
         raise InvalidInput("Name an agent, or give --all.", hint="`taos agent list` shows them.")
+    act, failed = "undo" if undo else "upgrade", []
     for name in chosen:
-        act = "undo" if undo else "upgrade"
-        begin(partial(Client.power, name=name, action=act), wait=wait, as_json=as_json)
+        try:
+            begin(partial(Client.power, name=name, action=act), wait=wait, as_json=as_json)
+        except TaosError as error:
+            # Who stops it, or a server that is away, ends it for all.
+            if len(chosen) == 1 or isinstance(error, Cancelled | HostNotReady):
+                raise
+            failed.append(f"{name} ({error.message.rstrip('.')})")
+    if failed:
+        raise TaosError(
+            f"{len(failed)} of {len(chosen)} were not changed: {'; '.join(failed)}.",
+            hint="Each goes on with the version it had.",
+        )
 
 
 @app.command()

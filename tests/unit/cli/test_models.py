@@ -107,3 +107,14 @@ def test_the_models_of_an_agent_are_chosen_and_shown(server: LiveServer, taos: T
 def re_line(out: str, key: str) -> str:
     """What stands after the key."""
     return next(line for line in out.splitlines() if line.startswith(key))[len(key) :].strip()
+
+
+def test_upgrading_many_goes_on_after_a_failure_and_names_it(
+    server: LiveServer, taos: Taos
+) -> None:
+    taos("agent", "deploy", "hello")
+    ended = taos("agent", "upgrade", "hello", "nobody", "hello", "--no-wait")
+    assert ended.status == FAILED
+    assert ended.out.count("begun") == 2
+    assert "1 of 3 were not changed: nobody" in ended.err
+    assert taos("agent", "upgrade", "hello", "--no-wait").status == DONE
