@@ -125,6 +125,16 @@ class Client:
         query = "?keep_state=1" if keep_state else ""
         return self._begin("DELETE", f"/api/agents/{_part(name)}{query}")
 
+    def export_agent(self, name: str, path: str) -> wire.Job:
+        """Begin to write the agent into a file."""
+        body = wire.ExportAgent(name=name, path=path)
+        return self._begin("POST", "/api/files/agents/export", body)
+
+    def import_agent(self, path: str) -> wire.ImportAnswer:
+        """Begin to keep the state in an exported file; and what to deploy with it."""
+        body = wire.ImportFile(path=path)
+        return _read(wire.ImportAnswer, self._send("POST", "/api/files/agents/import", body))
+
     def kept(self) -> list[wire.KeptState]:
         """The states that outlived their agents."""
         return self._get("/api/kept", list[wire.KeptState])

@@ -289,6 +289,15 @@ class NewAgent(BaseModel):
         "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
     )
 
+    @classmethod
+    def of_spec(cls, spec: agents.AgentSpec) -> Self:
+        """The deploy that to_spec() reads back as this."""
+        return cls(
+            name=spec.name, framework=spec.framework, source=spec.source, model=spec.model,
+            memory=spec.memory_bytes, cpu=spec.cpus, disk=spec.disk_bytes, network=spec.network,
+            state_of=spec.state_of,
+        )  # fmt: skip
+
     def to_spec(self) -> agents.AgentSpec:
         """As the agents' side takes it."""
         return agents.AgentSpec(
@@ -355,6 +364,22 @@ class Network(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     policy: str = Field(max_length=1000, description="internet, none or lan:<cidr,...>")
+
+
+class ExportAgent(BaseModel):
+    """Which agent is to be written where on the server's machine."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(max_length=1000)
+    path: FilePath = Field(description="The whole path of a file that is not there yet")
+
+
+class ImportAnswer(Wire):
+    """The job that keeps an imported state, and the deploy that begins with it."""
+
+    job: Job
+    deploy: NewAgent
 
 
 class ProblemDetails(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,10 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.put_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.delete_volume,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.rename_volume,
+        "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}/backups": here.backup_volume,
+        "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/backups/{backup}/export": (
+            here.export_backup
+        ),
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.volume_snapshots,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.snapshot_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots/{snapshot}": (
@@ -541,7 +546,14 @@ class Routes:
         return reply([volume for key, volume in volumes.items() if key[0] == pool])
 
     async def create_volume(self, request: web.Request) -> web.Response:
+        if request.content_type == "application/octet-stream":
+            return await self._import_volume(request)
         project, body = self._project(request), await request.json()
+        if (source := body.get("source")) and source["type"] == "copy":
+            copied = find(
+                project.volumes, (source["pool"], source["name"]), "Storage pool volume not found"
+            )
+            body = {"config": {**copied["config"]}, **body}
         key = (self._pool(request)["name"], body["name"])
         if key in project.volumes:
             raise Failure(409, "Volume by that name already exists")
@@ -570,6 +582,39 @@ class Routes:
         del project.volumes[key]
         project.volume_snapshots.pop(key, None)
         return reply()
+
+    async def backup_volume(self, request: web.Request) -> web.Response:
+        _, _, volume = self._volume(request)
+        name = (await request.json())["name"]
+
+        async def work() -> None:
+            volume.setdefault("backups", {})[name] = json.dumps(volume["config"]).encode()
+
+        project, key, _ = self._volume(request)
+        volume = project.volumes[key]
+        return self.fake.run(request, "Backing up storage volume", work)
+
+    async def export_backup(self, request: web.Request) -> web.Response:
+        _, _, volume = self._volume(request)
+        content = find(volume.get("backups", {}), request.match_info["backup"], "Not found")
+        return web.Response(body=content, content_type="application/octet-stream")
+
+    async def _import_volume(self, request: web.Request) -> web.Response:
+        project, content = self._project(request), await request.read()
+        key = (self._pool(request)["name"], request.headers["X-Incus-name"])
+        try:
+            config = json.loads(content)
+        except ValueError:
+            raise Failure(400, "Invalid backup") from None
+        if key in project.volumes:
+            raise Failure(409, "Volume by that name already exists")
+
+        async def work() -> None:
+            volume = {"type": "custom", "content_type": "filesystem", "description": ""}
+            volume |= {"location": "none", "created_at": now(), "used_by": []}
+            project.volumes[key] = volume | {"name": key[1], "config": config}
+
+        return self.fake.run(request, "Restoring storage volume", work)
 
     async def rename_volume(self, request: web.Request) -> web.Response:
         project, key, volume = self._volume(request)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tinyagentos.agents import deploy, keep, lifecycle, network, settings, snapshots, upgrade
+from tinyagentos.agents import (
+    bundle,
+    deploy,
+    keep,
+    lifecycle,
+    network,
+    settings,
+    snapshots,
+    upgrade,
+)
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.steps import ALL_STEPS, CONNECT, DEPLOY, READY
 from tinyagentos.jobs.context import JobContext
@@ -47,6 +56,20 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             bind(settings.change_agent),
             bind(settings.undo_change),
             steps=(settings.APPLY,),
+        ),
+        JobKind(
+            bundle.EXPORT,
+            bind(bundle.export_agent),
+            bind(bundle.undo_export),
+            steps=bundle.EXPORT_STEPS,
+            at_once=1,
+        ),
+        JobKind(
+            bundle.IMPORT,
+            bind(bundle.import_state),
+            bind(bundle.undo_import),
+            steps=bundle.IMPORT_STEPS,
+            at_once=1,
         ),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
-from tinyagentos.agents import instances, kept, network, settings, snapshots, upgrade
+from tinyagentos.agents import bundle, instances, kept, network, settings, snapshots, upgrade
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
@@ -317,6 +320,38 @@ class Agents:
             keep_state=str(keep_state),
             framework=instance.config.get(FRAMEWORK_KEY, ""),
         )
+
+    async def start_export_agent(self, name: str, file: Path) -> Job:
+        """A job that writes the agent, with all it knows, into a new file of this machine.
+
+        Raises NotFound, InvalidInput, Conflict when the file is there already.
+        """
+        instance = await self._find(name)
+        if not file.is_absolute() or not file.parent.is_dir():
+            raise InvalidInput(
+                f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
+            )
+        if file.exists():
+            raise Conflict(f"{file} is there already.", hint="Give another name.")
+        told = json.dumps(bundle.describe(instance))
+        return self._submit_on(instance, bundle.EXPORT, to=str(file), agent_file=told)
+
+    async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
+        """A job that keeps the state in the file, and the agent to deploy with it after that.
+
+        Raises InvalidInput when it is no exported agent, or one of a framework that is not here.
+        """
+        carried = await asyncio.to_thread(bundle.read_carried, file)
+        agent = carried.agent
+        if agent.framework not in self._host.recipes:
+            raise InvalidInput(
+                f"{file.name} is an agent of {agent.framework[:60]!r}, which this taOS has not.",
+                hint=f"There are: {', '.join(self._host.recipes)}.",
+            )
+        volume = f"{agent.name}-{self._host.new_suffix()}-state"
+        params = {"from": str(file), "volume": volume}
+        job = self._host.runner.submit(bundle.IMPORT, f"state:{volume}", params)
+        return job, replace(agent, state_of=volume)
 
     async def list_kept(self) -> tuple[KeptState, ...]:
         """The states that outlived their agents, the newest first."""

@@ -41,6 +41,7 @@ def create_api(services: Services, pages: ASGIApp | None = None) -> FastAPI:
     for noun in (health, models, agents, images, jobs, access, metrics, shell):
         app.include_router(noun.router)
     app.include_router(agents.kept_router)
+    app.include_router(agents.files_router)
     app.include_router(models.interface_router)
     if pages:
         app.add_middleware(BesidePages, pages=pages)

@@ -27,7 +27,7 @@ OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
 OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
 # The password can be set, codes be made and files of this machine be named with the token or on
 # the machine only.
-NOT_BY_SESSION = ("/api/web/", "/api/images/file/")
+NOT_BY_SESSION = ("/api/web/", "/api/images/file/", "/api/files/")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -301,6 +302,32 @@ def delete(
 ) -> None:
     """Remove the agent with its state. Without --keep-state there is no way back."""
     begin(lambda client: client.delete(name, keep_state=keep_state), wait=wait, as_json=as_json)
+
+
+@app.command("export")
+def export_agent(
+    name: Name,
+    to: Annotated[Path, typer.Option(help="A file that is not there yet.")],
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Write the agent, with all it knows, into one file; it goes on running."""
+    path = str(to.absolute())
+    begin(lambda client: client.export_agent(name, path), wait=wait, as_json=as_json)
+
+
+@app.command("import")
+def import_agent(
+    file: Annotated[Path, typer.Argument(help="A file that `taos agent export` wrote.")],
+    name: Annotated[str, typer.Option(help="Another name for the agent.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Deploy the agent in the file: as it was set, knowing what it knew."""
+    client = connect()
+    answer = client.import_agent(str(file.absolute()))
+    check_succeeded(follow_job(client.watch(answer.job.id), quiet=as_json))
+    request = answer.deploy.model_copy(update={"name": name or answer.deploy.name})
+    begin(lambda client: client.deploy(request), wait=True, as_json=as_json)
 
 
 @app.command()

@@ -123,6 +123,15 @@ class FakeServices:
         await self.get_agent(name)
         return self.add(action, name)
 
+    async def start_export_agent(self, name: str, file: Path) -> Job:
+        await self.get_agent(name)
+        return self.add("export agent", name)
+
+    async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
+        if file.suffix != ".taos":
+            raise InvalidInput("There is no such file.", hint="Give its whole path.")
+        return self.add("import state", "old"), AgentSpec("old", state_of="old-abcdef-state")
+
     async def list_kept(self) -> tuple[KeptState, ...]:
         return (KeptState("old-abcdef-state", "old", "openclaw", NOW),)
 

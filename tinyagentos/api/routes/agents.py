@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -15,6 +16,7 @@ from tinyagentos.api.streams import Stopping, paced
 from tinyagentos.model.job import Job
 
 router = APIRouter(prefix="/api/agents", tags=["agents"])
+files_router = APIRouter(prefix="/api/files/agents", tags=["agents"])
 kept_router = APIRouter(prefix="/api/kept", tags=["agents"])
 MOST_LINES = 10_000
 
@@ -150,6 +152,22 @@ async def logs(
     """The agent's log as text; with follow it goes on. since: such as 10m, 2h or an ISO time."""
     log = await services.agents.open_log(name, follow=follow, lines=lines, since=since)
     return StreamingResponse(_text(paced(log, stopping)), media_type="text/plain")
+
+
+@files_router.post("/export", status_code=202)
+async def export_agent(body: wire.ExportAgent, services: Use, response: Response) -> wire.JobAnswer:
+    """Write the agent, with all it knows, into a new file of this machine."""
+    return accepted(await services.agents.start_export_agent(body.name, Path(body.path)), response)
+
+
+@files_router.post("/import", status_code=202)
+async def import_agent(
+    body: wire.ImportFile, services: Use, response: Response
+) -> wire.ImportAnswer:
+    """Keep the state in an exported file; the answer has what to deploy with it after that."""
+    job, spec = await services.agents.start_import_agent(Path(body.path))
+    accepted(job, response)
+    return wire.ImportAnswer(job=wire.Job.of(job), deploy=wire.NewAgent.of_spec(spec))
 
 
 @kept_router.get("")

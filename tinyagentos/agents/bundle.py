@@ -1,0 +1,247 @@
+"""An agent in one file: what it knows and how it was set, to keep or to carry to another host.
+
+The file is an uncompressed tar with two members: `state.backup`, which Incus makes of a copy of the
+state volume and takes again, and `agent.json`, which tells what it is and its SHA-256. What is
+imported becomes a kept state (kept.py), which a deploy then begins with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyagentos.agents import instances
+from tinyagentos.agents.host import Host
+from tinyagentos.agents.kept import keep_state
+from tinyagentos.agents.models import read_choice
+from tinyagentos.agents.network import read_policy
+from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, VERSION_KEY
+from tinyagentos.images.source import read_members
+from tinyagentos.incus import Instance
+from tinyagentos.incus import NotFound as IncusNotFound
+from tinyagentos.jobs.context import JobContext
+from tinyagentos.model.agent import AgentSpec, check_agent_name
+from tinyagentos.model.errors import InvalidInput, NoSpace, Untrusted
+from tinyagentos.model.network import NetworkPolicy
+from tinyagentos.model.provider import parse_model
+
+EXPORT, IMPORT = "export agent", "import state"
+COPY, WRITE = "copy state", "write the file"
+CHECK, GIVE = "check the file", "give the state to Incus"
+EXPORT_STEPS, IMPORT_STEPS = (COPY, WRITE), (CHECK, GIVE)
+FORMAT = 1
+STATE_FILE, AGENT_FILE = "state.backup", "agent.json"
+BACKUP = "export"
+LARGEST_AGENT_FILE = 64 * 1024
+PIECE = 1024 * 1024
+STALL = 120.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An exported file: the agent as it was, where its state is in the file, and its digest."""
+
+    path: Path
+    agent: AgentSpec
+    version: str
+    offset: int
+    size: int
+    sha256: str
+
+
+def describe(instance: Instance) -> Mapping[str, object]:
+    """What the file tells of the agent besides its state."""
+    config = instance.config
+    models = read_choice(config).models
+    return {
+        "format": FORMAT,
+        "name": config[AGENT_KEY],
+        "framework": config[FRAMEWORK_KEY],
+        "version": config.get(VERSION_KEY, ""),
+        "model": str(models[0]) if models else "",
+        "network": str(read_policy(config)),
+        "memory_bytes": config.get("limits.memory", ""),
+        "cpus": config.get("limits.cpu", ""),
+    }
+
+
+def read_carried(path: Path) -> Carried:
+    """The exported file; InvalidInput when it is none, or of another format.
+
+    Nothing of its state is proven yet; see check_state().
+    """
+    if not path.is_absolute() or not path.is_file():
+        raise InvalidInput(f"There is no file {path}.", hint="Give the whole path of the file.")
+    hint = "Give a file that `taos agent export` wrote."
+    members = read_members(path)
+    if set(members) != {STATE_FILE, AGENT_FILE}:
+        raise InvalidInput(f"{path.name} is no exported agent.", hint=hint)
+    where, size = members[AGENT_FILE]
+    if size > LARGEST_AGENT_FILE:
+        raise InvalidInput(f"{path.name} is no exported agent.", hint=hint)
+    with path.open("rb") as file:
+        file.seek(where)
+        content = file.read(size)
+    try:
+        told = json.loads(content)
+        if told["format"] != FORMAT:
+            raise InvalidInput(
+                f"{path.name} has format {told['format']!r}; this taOS reads {FORMAT}.",
+                hint="A newer taOS wrote it: update this one.",
+            )
+        spec = AgentSpec(
+            name=check_agent_name(str(told["name"])),
+            framework=str(told["framework"]),
+            model=str(parse_model(told["model"])) if told["model"] else "",
+            memory_bytes=_number(told["memory_bytes"]),
+            cpus=_number(told["cpus"]),
+            network=str(NetworkPolicy.parse(str(told["network"]))),
+        )
+        digest = str(told["sha256"])
+        if not _DIGEST.fullmatch(digest) or told["size"] != members[STATE_FILE][1]:
+            raise ValueError(digest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"{path.name} does not say what is in it.", hint=hint) from error
+    return Carried(path, spec, str(told["version"])[:100], *members[STATE_FILE], digest)
+
+
+def _number(text: object) -> int | None:
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 20 else None
+
+
+async def export_agent(job: JobContext, host: Host) -> None:
+    """Write the agent's state, as it is at one moment, with what tells about it, into the file."""
+    job.plan_steps(*EXPORT_STEPS)
+    pool, copy = (await instances.pick_pool(host)).name, _copy_name(job)
+    with job.step(COPY):
+        await _drop_copy(pool, copy, host)
+        await host.incus.storage.copy_volume(pool, copy, f"{job.params['instance']}-state")
+        await host.incus.storage.create_volume_backup(pool, copy, BACKUP)
+    with job.step(WRITE):
+        part = _part(job)
+        try:
+            await _write(part, pool, job, host)
+        except OSError as error:
+            raise NoSpace(
+                f"{part.parent} takes no more: {error.strerror}.", hint="Make room there."
+            ) from error
+        part.replace(job.params["to"])
+        await _drop_copy(pool, copy, host)
+
+
+async def undo_export(job: JobContext, host: Host) -> None:
+    """Remove the copy and what was written."""
+    _part(job).unlink(missing_ok=True)
+    await _drop_copy((await instances.pick_pool(host)).name, _copy_name(job), host)
+
+
+async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
+    digest, size = hashlib.sha256(), 0
+    with part.open("wb") as file:
+        part.chmod(0o600)  # what an agent knows is nobody else's
+        # The state's own head comes when its size is known.
+        file.write(bytes(tarfile.BLOCKSIZE))
+        source = host.incus.storage.read_volume_backup(pool, _copy_name(job), BACKUP, stall=STALL)
+        async for piece in source:
+            await asyncio.to_thread(file.write, piece)
+            digest.update(piece)
+            size += len(piece)
+            job.progress(size, None)
+        file.write(bytes(-size % tarfile.BLOCKSIZE))
+        told = json.loads(job.params["agent_file"]) | {"sha256": digest.hexdigest(), "size": size}
+        content = json.dumps(told, indent=2).encode()
+        file.write(_head(AGENT_FILE, len(content)) + content)
+        file.write(bytes(-len(content) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))
+        file.seek(0)
+        file.write(_head(STATE_FILE, size))
+        file.flush()
+
+
+def _head(name: str, size: int) -> bytes:
+    head = tarfile.TarInfo(name)
+    head.size, head.mode = size, 0o600
+    return head.tobuf(tarfile.GNU_FORMAT)
+
+
+async def import_state(job: JobContext, host: Host) -> None:
+    """Check the file, then have Incus take its state, as one that is kept."""
+    job.plan_steps(*IMPORT_STEPS)
+    volume, pool = job.params["volume"], (await instances.pick_pool(host)).name
+    with job.step(CHECK):
+        carried = await asyncio.to_thread(read_carried, Path(job.params["from"]))
+        room = await host.incus.storage.get_resources(pool)
+        if room.free_bytes < 2 * carried.size:
+            raise NoSpace(
+                f"The state has {carried.size // 2**20} MiB packed; pool {pool} has "
+                f"{room.free_bytes // 2**20} MiB free, which may not do.",
+                hint="Delete what you do not need, or grow the pool.",
+            )
+        await asyncio.to_thread(check_state, carried)
+    with job.step(GIVE):
+        found = await host.incus.storage.find_volume(pool, volume)
+        if found and found.config.get(KEPT_KEY):
+            return
+        if found:
+            await host.incus.storage.delete_volume(pool, volume)
+        await host.incus.storage.import_volume(pool, volume, _state(carried, job), stall=STALL)
+        taken = await host.incus.storage.get_volume(pool, volume)
+        # Keys of a file from elsewhere mean nothing here, but for what Incus keeps of users.
+        foreign = {key: "" for key in taken.config if not key.startswith("volatile.")}
+        await host.incus.storage.update_volume(pool, volume, config=foreign)
+        instance = volume.removesuffix("-state")
+        await keep_state(instance, carried.agent.framework, host, carried.agent.name)
+
+
+async def undo_import(job: JobContext, host: Host) -> None:
+    """Remove what Incus took."""
+    pool = (await instances.pick_pool(host)).name
+    with suppress(IncusNotFound):
+        await host.incus.storage.delete_volume(pool, job.params["volume"])
+
+
+def check_state(carried: Carried) -> None:
+    """Return when the state is what was exported, else raise Untrusted."""
+    digest = hashlib.sha256()
+    with carried.path.open("rb") as file:
+        file.seek(carried.offset)
+        left = carried.size
+        while piece := file.read(min(PIECE, left)):
+            digest.update(piece)
+            left -= len(piece)
+    if left or digest.hexdigest() != carried.sha256:
+        raise Untrusted(
+            f"{carried.path.name} is damaged: its state is not what was exported.",
+            hint="Copy the file again, or export again.",
+        )
+
+
+async def _state(carried: Carried, job: JobContext) -> AsyncIterator[bytes]:
+    with carried.path.open("rb") as file:
+        file.seek(carried.offset)
+        done = 0
+        while piece := await asyncio.to_thread(file.read, min(PIECE, carried.size - done)):
+            done += len(piece)
+            job.progress(done, carried.size)
+            yield piece
+
+
+async def _drop_copy(pool: str, copy: str, host: Host) -> None:
+    with suppress(IncusNotFound):
+        await host.incus.storage.delete_volume(pool, copy)
+
+
+def _copy_name(job: JobContext) -> str:
+    return f"{job.params['instance']}-export-{job.job.id}"
+
+
+def _part(job: JobContext) -> Path:
+    to = Path(job.params["to"])
+    return to.with_name(f".{to.name}.{job.job.id}.part")
