@@ -13,7 +13,8 @@ from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.provider import FakeProvider, fake_provider
 from tinyagentos.agents.chat import Chat
-from tinyagentos.agents.models import Choices, Models, read_choice, write_choice
+from tinyagentos.agents.model_keys import read_choice, write_choice
+from tinyagentos.agents.models import Choices, Models
 from tinyagentos.gateway.events import openai_event
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.session import LazySession

@@ -20,7 +20,7 @@ from pathlib import Path
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kept import keep_state
-from tinyagentos.agents.models import read_choice
+from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.network import read_policy
 from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, VERSION_KEY
 from tinyagentos.images.source import read_members

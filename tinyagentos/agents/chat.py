@@ -10,7 +10,7 @@ import aiohttp
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.models import read_choice
+from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.readiness import open_agent
 from tinyagentos.agents.service import no_agent

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import AGENT_KEY, BUDGET_KEY, FALLBACK_KEY, MODEL_KEY
+from tinyagentos.agents.model_keys import read_choice, write_choice
+from tinyagentos.agents.order import AGENT_KEY
 from tinyagentos.agents.service import agent_subject, no_agent
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
@@ -17,35 +18,11 @@ from tinyagentos.model.provider import (
     MOST_TOKENS,
     AgentModels,
     ModelChoice,
-    parse_model,
 )
 from tinyagentos.store.providers import UsageTable
 
 # A choice that was changed in Incus by hand is seen after this many seconds.
 FRESH = 5.0
-
-
-def read_choice(config: Mapping[str, str]) -> ModelChoice:
-    """The choice in an instance's config; what cannot be read counts as not chosen."""
-    named = [config.get(MODEL_KEY, ""), *config.get(FALLBACK_KEY, "").split(",")]
-    models = []
-    for text in filter(None, named):
-        try:
-            models.append(parse_model(text))
-        except InvalidInput:
-            continue
-    budget = config.get(BUDGET_KEY, "")
-    return ModelChoice(tuple(models), int(budget) if budget.isdecimal() else 0)
-
-
-def write_choice(choice: ModelChoice) -> Mapping[str, str]:
-    """The choice as an instance's config keeps it; empty values unset a key."""
-    first, *others = map(str, choice.models) if choice.models else ("",)
-    return {
-        MODEL_KEY: first,
-        FALLBACK_KEY: ",".join(others),
-        BUDGET_KEY: str(choice.monthly_tokens) if choice.monthly_tokens else "",
-    }
 
 
 class Choices:
