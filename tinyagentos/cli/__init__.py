@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyagentos import __version__
-from tinyagentos.cli import agent, host, image, job, provider, serve, up, web
+from tinyagentos.cli import agent, guide, host, image, job, provider, serve, up, web
 from tinyagentos.cli.errors import guarded
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.add_typer(job.app, name="job")
 app.add_typer(provider.app, name="provider")
 app.add_typer(web.app, name="web")
 serve.register(app)
+guide.register(app)
 up.register(app)
 host.register(app)
 

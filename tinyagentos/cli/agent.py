@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from tinyagentos import wire
-from tinyagentos.cli.common import Json, connect
+from tinyagentos.cli.common import Json, complete_agents, complete_frameworks, connect
 from tinyagentos.cli.render import (
     ask_line,
     check_succeeded,
@@ -32,15 +32,18 @@ app = typer.Typer(
 )
 
 T = TypeVar("T", bound=BaseModel)
-Name = Annotated[str, typer.Argument(help="The agent's name.")]
+Name = Annotated[str, typer.Argument(help="The agent's name.", autocompletion=complete_agents)]
+NewName = Annotated[str, typer.Argument(help="The new agent's name.")]
 app.command()(shell)
 Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 
 
 @app.command()
 def deploy(
-    name: Name,
-    framework: Annotated[str, typer.Option(help="What to deploy.")] = "openclaw",
+    name: NewName,
+    framework: Annotated[
+        str, typer.Option(help="What to deploy.", autocompletion=complete_frameworks)
+    ] = "openclaw",
     source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",

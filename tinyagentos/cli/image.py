@@ -11,7 +11,7 @@ import typer
 
 from tinyagentos.cli import image_proof, image_release
 from tinyagentos.cli.agent import begin
-from tinyagentos.cli.common import Json, connect, need_root
+from tinyagentos.cli.common import Json, complete_frameworks, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import Conflict
@@ -47,7 +47,9 @@ def list_images(as_json: Json = False) -> None:
     )  # fmt: skip
 
 
-Framework = Annotated[str, typer.Argument(help="The framework's name.")]
+Framework = Annotated[
+    str, typer.Argument(help="The framework's name.", autocompletion=complete_frameworks)
+]
 
 
 @app.command()

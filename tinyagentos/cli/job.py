@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyagentos.cli.common import Json, connect
+from tinyagentos.cli.common import Json, complete_jobs, connect
 from tinyagentos.cli.render import (
     check_succeeded,
     follow_job,
@@ -20,7 +20,7 @@ from tinyagentos.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, cancel, retry.")
 
-Id = Annotated[str, typer.Argument(help="The job's id.")]
+Id = Annotated[str, typer.Argument(help="The job's id.", autocompletion=complete_jobs)]
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from tinyagentos import wire
-from tinyagentos.cli.common import Json, connect
+from tinyagentos.cli.common import Json, complete_providers, connect
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.provider import ProviderKind
@@ -97,8 +97,13 @@ def list_providers(as_json: Json = False) -> None:
     )  # fmt: skip
 
 
+KnownName = Annotated[
+    str, typer.Argument(help="The provider's name.", autocompletion=complete_providers)
+]
+
+
 @app.command("test")
-def ask_provider(name: Name, as_json: Json = False) -> None:
+def ask_provider(name: KnownName, as_json: Json = False) -> None:
     """Ask the provider for its models, which shows that address and key are right."""
     tested = connect().test_provider(name)
     if as_json:
@@ -112,7 +117,7 @@ def ask_provider(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def remove(name: Name, as_json: Json = False) -> None:
+def remove(name: KnownName, as_json: Json = False) -> None:
     """Forget the provider and its key; agents that use its models go on with their others."""
     connect().remove_provider(name)
     print_json({"removed": name}) if as_json else print_line(

@@ -19,7 +19,7 @@ import typer
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.connection import Connection
 
-from tinyagentos.cli.common import connect
+from tinyagentos.cli.common import complete_agents, connect
 from tinyagentos.model.errors import ALL_ERRORS, TaosError
 
 END_OF_INPUT = b"\x04"
@@ -28,7 +28,7 @@ LOST = 255
 
 
 def shell(
-    name: Annotated[str, typer.Argument(help="The agent's name.")],
+    name: Annotated[str, typer.Argument(help="The agent's name.", autocompletion=complete_agents)],
     command: Annotated[
         list[str] | None, typer.Argument(help="What to run, after `--`; else a shell.")
     ] = None,
