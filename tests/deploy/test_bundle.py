@@ -14,6 +14,7 @@ import pytest
 
 from tests.deploy.world import Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_parts import FakeExec
 from tinyagentos.agents.bundle import AGENT_FILE, EXPORT_STEPS, IMPORT_STEPS, STATE_FILE
 from tinyagentos.agents.bundle import read_carried as read
 from tinyagentos.model.agent import MIB, AgentState
@@ -54,6 +55,22 @@ async def test_the_file_tells_all_and_is_nobody_elses(folder: Path, fake: FakeIn
         await taos.agents.start_export_agent("nobody", folder / "x")
     with pytest.raises(InvalidInput):
         await taos.agents.start_export_agent("old", folder / "no" / "folder")
+    await taos.close()
+
+
+async def test_the_state_is_copied_while_the_agent_rests(folder: Path, fake: FakeIncus) -> None:
+    taos, _ = await exported(folder, fake)
+    seen: list[str] = []
+
+    async def note(run: FakeExec) -> int:
+        copies = sum("-export-" in name for _, name in fake.project().volumes)
+        seen.append(f"{run.argv[1]} with {copies} copies")
+        return 0
+
+    fake.on_exec = note
+    job = await taos.agents.start_export_agent("old", folder / "again.taos")
+    assert (await taos.runner.wait_job(job.id)).state is JobState.succeeded
+    assert seen == ["stop with 0 copies", "start with 1 copies"]
     await taos.close()
 
 

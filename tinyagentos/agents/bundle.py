@@ -22,7 +22,7 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.kept import keep_state
 from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.network import read_policy
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, VERSION_KEY
+from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, UNIT, VERSION_KEY
 from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
@@ -42,6 +42,8 @@ BACKUP = "export"
 LARGEST_AGENT_FILE = 64 * 1024
 PIECE = 1024 * 1024
 STALL = 120.0
+# What systemd gives a unit to stop is 90 s.
+STOP_WITHIN = 100.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -118,12 +120,12 @@ def _number(text: object) -> int | None:
 
 
 async def export_agent(job: JobContext, host: Host) -> None:
-    """Write the agent's state, as it is at one moment, with what tells about it, into the file."""
+    """Write the agent's state, at rest, with what tells about it, into the file."""
     job.plan_steps(*EXPORT_STEPS)
     pool, copy = (await instances.pick_pool(host)).name, _copy_name(job)
     with job.step(COPY):
         await _drop_copy(pool, copy, host)
-        await host.incus.storage.copy_volume(pool, copy, f"{job.params['instance']}-state")
+        await _copy_at_rest(job.params["instance"], pool, copy, host)
         await host.incus.storage.create_volume_backup(pool, copy, BACKUP)
     with job.step(WRITE):
         part = _part(job)
@@ -137,8 +139,31 @@ async def export_agent(job: JobContext, host: Host) -> None:
         await _drop_copy(pool, copy, host)
 
 
+async def _copy_at_rest(instance: str, pool: str, copy: str, host: Host) -> None:
+    """Copy the state while the agent's own programs are stopped, for a moment on btrfs and zfs.
+
+    A copy of a running agent's would say that somebody has it open: OpenClaw then refuses to start
+    with it under another name for minutes.
+    """
+    found = await host.incus.instances.get(instance)
+    if found.is_running:
+        await host.incus.instances.exec(instance, ("systemctl", "stop", UNIT), within=STOP_WITHIN)
+    try:
+        await host.incus.storage.copy_volume(pool, copy, f"{instance}-state")
+    finally:
+        await _ensure_unit_runs(instance, host)
+
+
+async def _ensure_unit_runs(instance: str, host: Host) -> None:
+    found = await host.incus.instances.find(instance)
+    if found and found.is_running:
+        argv = ("systemctl", "start", "--no-block", UNIT)
+        await host.incus.instances.exec(instance, argv, within=60)
+
+
 async def undo_export(job: JobContext, host: Host) -> None:
-    """Remove the copy and what was written."""
+    """Remove the copy and what was written; the agent works."""
+    await _ensure_unit_runs(job.params["instance"], host)
     _part(job).unlink(missing_ok=True)
     await _drop_copy((await instances.pick_pool(host)).name, _copy_name(job), host)
 

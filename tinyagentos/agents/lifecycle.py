@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
@@ -9,7 +11,7 @@ from tinyagentos.agents.kept import keep_state
 from tinyagentos.agents.network import ensure_nic
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.steps import CONNECT, READY
-from tinyagentos.incus import Instance
+from tinyagentos.incus import Instance, NotFound
 from tinyagentos.jobs.context import JobContext
 
 STOP, START, REMOVE = "stop instance", "start instance", "remove instance and state"
@@ -57,6 +59,9 @@ async def delete_agent(job: JobContext, host: Host) -> None:
     name = job.params["instance"]
     with job.step(REMOVE):
         if job.params.get("keep_state") == "True":
+            # In order: an agent that is killed leaves its state looking as if somebody had it open.
+            with contextlib.suppress(NotFound):
+                await instances.stop(name, host, within=STOP_WITHIN)
             await instances.remove_roots(name, host)
             await keep_state(name, job.params["framework"], host, job.params["agent"])
         else:

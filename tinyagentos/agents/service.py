@@ -55,7 +55,9 @@ MOST_MEMORY_MB = 1024 * 1024
 LEAST_DISK_MB = 256
 MOST_CPUS = 1024
 # Kinds of job after which an agent boots.
-STARTING = frozenset({"start", "restart", upgrade.UPGRADE, upgrade.UNDO, snapshots.RESTORE})
+STARTING = frozenset(
+    {"start", "restart", upgrade.UPGRADE, upgrade.UNDO, snapshots.RESTORE, bundle.EXPORT}
+)
 
 
 def agent_subject(name: str) -> str:

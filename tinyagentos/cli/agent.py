@@ -314,7 +314,7 @@ def export_agent(
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Write the agent, with all it knows, into one file; it goes on running."""
+    """Write the agent, with all it knows, into one file; it rests while its state is copied."""
     path = str(to.absolute())
     begin(lambda client: client.export_agent(name, path), wait=wait, as_json=as_json)
 
