@@ -23,6 +23,7 @@ from tinyagentos.agents.models import Choices, Models
 from tinyagentos.agents.network import tidy_bridges
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
+from tinyagentos.agents.reconcile import reconcile
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
 from tinyagentos.agents.watch import Watch
@@ -174,15 +175,26 @@ class Services:
                 _log.warning("idle agents could not be looked for: %s", error)
 
     async def _tidy(self) -> None:
-        """Every hour, have removed what is kept for a while only."""
+        """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
+        an_hour_passed = False
         while True:
             try:
+                await reconcile(self.host)
                 await self.agents.end_undo_windows()
-                unused = await tidy_bridges(self.host, unused)
+                if an_hour_passed:
+                    unused = await tidy_bridges(self.host, unused)
             except (TaosError, IncusError) as error:
                 _log.warning("this hour's tidying did not end: %s", error)
-            await asyncio.sleep(TIDY_EVERY)
+            back = self.host.watch.reconnected
+            try:
+                async with asyncio.timeout(TIDY_EVERY):
+                    await back.wait()
+            except TimeoutError:
+                an_hour_passed = True
+            else:
+                an_hour_passed = False
+                back.clear()
 
 
 def is_transient(error: BaseException) -> bool:

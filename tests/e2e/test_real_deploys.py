@@ -240,6 +240,24 @@ def test_no_key_of_a_provider_is_anywhere_near_the_agent(taos: Server) -> None:
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
+def test_an_exported_agent_comes_back_with_the_same_conversation(taos: Server) -> None:
+    """Into one file, then as another agent; and once more by a state that was kept."""
+    file = taos.folder / "second.taos"
+    taos_command(taos, "agent", "export", "second", "--to", str(file))
+    until_ready(taos, "second")
+    with serving_provider(says=("Still ", "here")) as stub:
+        taos_command(taos, "provider", "add", "stub", "--url", stub.url)
+        taos_command(taos, "agent", "import", str(file), "--name", "third")
+        assert taos_command(taos, "agent", "chat", "third", "Who am I?") == "Still here\n"
+        assert "And now?" in json.dumps(stub.calls[-1][1]["messages"])
+        taos_command(taos, "agent", "delete", "third", "--keep-state")
+        taos_command(taos, "agent", "deploy", "fourth", "--state-of", "third")
+        taos_command(taos, "agent", "chat", "fourth", "And I?")
+        assert "Who am I?" in json.dumps(stub.calls[-1][1]["messages"])
+    taos.delete("fourth")
+    assert compare(taos) == []
+
+
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_the_log_can_be_read_and_followed(taos: Server, name: str) -> None:
     log = taos.http.get(f"/api/agents/{name}/logs", params={"lines": 500}).text

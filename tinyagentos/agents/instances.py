@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import AGENT_KEY, UNIT, DeployOrder
+from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, UNIT, DeployOrder
 from tinyagentos.agents.roles import ROLE_KEY, next_name, previous_name
 from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
@@ -41,7 +41,7 @@ async def ensure_volume(order: DeployOrder, pool: str, host: Host) -> None:
     await host.incus.storage.create_volume(
         pool,
         order.volume,
-        config={AGENT_KEY: order.agent},
+        config={AGENT_KEY: order.agent, FRAMEWORK_KEY: order.framework},
         description=f"State of taOS agent {order.agent}",
     )
 

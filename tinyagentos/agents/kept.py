@@ -13,7 +13,7 @@ from tinyagentos.incus import Volume
 from tinyagentos.model.agent import KeptState
 from tinyagentos.model.errors import InvalidInput, NotFound
 
-NOTHING_KEPT = {KEPT_KEY: "", FRAMEWORK_KEY: ""}
+NOTHING_KEPT = {KEPT_KEY: ""}
 
 
 async def keep_state(instance: str, framework: str, host: Host, agent: str = "") -> None:

@@ -10,6 +10,7 @@ from tinyagentos.agents import (
     keep,
     lifecycle,
     network,
+    reconcile,
     settings,
     snapshots,
     upgrade,
@@ -71,6 +72,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps=bundle.IMPORT_STEPS,
             at_once=1,
         ),
+        JobKind(reconcile.LEFTOVER, bind(reconcile.remove_leftover), steps=(reconcile.REMOVE,)),
         JobKind("delete", bind(lifecycle.delete_agent), steps=(lifecycle.REMOVE,)),
         JobKind(
             upgrade.UPGRADE,

@@ -67,6 +67,8 @@ class Watch:
         self._health: dict[str, _Health] = {}
         self._wake = asyncio.Event()
         self._places = asyncio.Semaphore(AT_ONCE)
+        # Set whenever Incus was away and is back, and at first.
+        self.reconnected = asyncio.Event()
         self._listeners: set[asyncio.Event] = set()
 
     async def run(self) -> None:
@@ -135,6 +137,7 @@ class Watch:
                 if isinstance(event, Event) and (name := _instance_of(event.source)):
                     self._ask_soon(name)
                 elif not isinstance(event, Event):
+                    self.reconnected.set()
                     for health in self._health.values():
                         health.due = 0.0
                 self._tell()
