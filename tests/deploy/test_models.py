@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,12 @@ async def agent(world: World) -> AsyncIterator[list[dict[str, object]]]:
         await stream.prepare(request)
         for piece in ("I ", "hear ", said):
             await stream.write(openai_event({"choices": [{"delta": {"content": piece}}]}))
+        if said == "endless":
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await stream.write(
+                        openai_event({"choices": [{"delta": {"content": "x" * 9999}}]})
+                    )
         if said == "break":
             await stream.write(b'data: {"error": {"message": "no more"}}\n\n')
         if said == "die":
@@ -192,12 +199,14 @@ async def test_an_answer_comes_in_pieces_with_the_agents_own_token(
     assert [one["user"] for one in agent] == ["taos:main", "taos:other"]
 
 
-@pytest.mark.parametrize("message", ["refuse", "break", "die"])
+@pytest.mark.parametrize("message", ["refuse", "break", "die", "endless"])
 async def test_an_agent_that_fails_is_told_so(
     world: World, agent: list[dict[str, object]], message: str
 ) -> None:
     await add_stub(world)
-    with pytest.raises(Unavailable, match=r"500: out of order|broke off: no more|gave no answer"):
+    with pytest.raises(
+        Unavailable, match=r"500: out of order|broke off: no more|gave no answer|no end"
+    ):
         await world.say(message)
 
 

@@ -26,6 +26,7 @@ CONNECT_WITHIN = 10.0
 SILENT_WITHIN = 600.0
 ANSWER_WITHIN = 3600.0
 LARGEST_REFUSAL = 2000
+LONGEST_ANSWER = 1_000_000
 CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -103,8 +104,14 @@ class Chat:
                         f"Agent {name!r} answered {response.status}: {said.strip()}",
                         hint=f"`taos agent logs {name}` shows what it met.",
                     )
+                length = 0
                 async with aclosing(_pieces(response)) as pieces:
                     async for piece in pieces:
+                        length += len(piece)
+                        if length > LONGEST_ANSWER:
+                            raise Unavailable(
+                                f"The answer of agent {name!r} has no end.", hint="Ask for less."
+                            )
                         yield piece
         except (aiohttp.ClientError, OSError, TimeoutError, TooLarge) as error:
             raise Unavailable(

@@ -24,6 +24,7 @@ from tinyagentos.web.frame import Site, put, show
 from tinyagentos.web.markup import el, notice
 
 KEPT = 60
+MOST_CONVERSATIONS = 200
 DRAW_EVERY = 0.15
 _numbers = count()
 
@@ -116,6 +117,8 @@ def find_conversation(site: Site, instance: str, name: str) -> Conversation:
     """The agent's conversation; another agent of the same name begins a new one."""
     key = (id(site), instance)
     if key not in _conversations:
+        if len(_conversations) >= MOST_CONVERSATIONS:
+            del _conversations[next(iter(_conversations))]
         _conversations[key] = Conversation(site.services.chat, name, site.explain)
     return _conversations[key]
 
