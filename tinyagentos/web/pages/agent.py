@@ -37,6 +37,7 @@ from tinyagentos.web.frame import (
 )
 from tinyagentos.web.markup import Content, bar, el, facts, notice
 from tinyagentos.web.pages.agents import render_usage
+from tinyagentos.web.settings import SettingsCard
 from tinyagentos.web.terminal import TerminalView
 
 LOG_LINES = 400
@@ -334,6 +335,7 @@ class AgentPage:
         site = self._site
         way = timeline.SOURCES.get(agent.source, agent.source)
         pairs: dict[str, Content] = {
+            "Title": agent.title,
             "Framework": f"{agent.framework} {agent.version}",
             "Deployed": way,
             "Since": words.ago(agent.created_at, site.services.host.now()),
@@ -346,6 +348,8 @@ class AgentPage:
         if agent.state is AgentState.deploying:
             return
         if agent.state is not AgentState.failed:
+            schedule = await site.services.agents.get_schedule(self._name)
+            SettingsCard(site, agent, schedule).build()
             await self._build_models()
             self._build_network(agent)
 
