@@ -21,7 +21,7 @@ from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.gateway.vault import Vault
-from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, Unavailable
+from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NotFound, Unavailable
 from tinyagentos.model.provider import (
     ModelChoice,
     NewProvider,
@@ -115,6 +115,8 @@ async def test_a_choice_changed_in_incus_is_seen_soon_and_kept_while_incus_is_aw
     assert (await world.choices(world.instance)) == ModelChoice((parse_model("stub/x"),))
     world.now += 6
     await world.taos.fake.stop()
+    with pytest.raises(HostNotReady):
+        await world.choices("unknown-123456")
     assert (await world.choices(world.instance)) == ModelChoice((parse_model("stub/x"),))
     await world.taos.fake.start()
 

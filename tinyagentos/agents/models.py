@@ -12,7 +12,7 @@ from tinyagentos.agents.order import AGENT_KEY
 from tinyagentos.agents.service import agent_subject, no_agent
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
-from tinyagentos.model.errors import Conflict, InvalidInput
+from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
 from tinyagentos.model.provider import (
     MOST_FALLBACKS,
     MOST_TOKENS,
@@ -36,7 +36,8 @@ class Choices:
     async def __call__(self, instance: str) -> ModelChoice | None:
         """The choice of the agent with that instance; None when there is none.
 
-        While Incus is away the last known one is used: agents go on without it.
+        While Incus is away the last known one is used: agents go on without it. Raises
+        HostNotReady when none is known.
         """
         read_at, known = self._known.get(instance, (0.0, None))
         if known is not None and self._clock() - read_at < FRESH:
@@ -46,7 +47,10 @@ class Choices:
         except IncusError:
             if known is not None:
                 return known
-            raise
+            raise HostNotReady(
+                "Incus does not answer, so this agent's models are not known.",
+                hint="Run `taos doctor`.",
+            ) from None
         if found is None or AGENT_KEY not in found.config:
             self.forget(instance)
             return None

@@ -166,7 +166,10 @@ class Gateway:
         if scheme.lower() != "bearer":
             token = request.headers.get("x-api-key", "")
         agent = owner_of(self._key, token.strip())
-        choice = await self._choice_of(agent) if agent else None
+        try:
+            choice = await self._choice_of(agent) if agent else None
+        except TaosError as error:
+            raise Refusal(503, "api_error", error.message) from error
         if agent is None or choice is None:
             raise Refusal(401, "authentication_error", "This is no token of an agent.")
         return agent, choice

@@ -16,7 +16,8 @@ from tests.fakes.provider import KEY, never
 from tests.unit.gateway.conftest import AGENT, HOST_KEY, NOW, QUESTION, Asking
 from tinyagentos.gateway import serve
 from tinyagentos.gateway.tokens import agent_token, model_token
-from tinyagentos.model.provider import ProviderKind, Usage
+from tinyagentos.model.errors import HostNotReady
+from tinyagentos.model.provider import ModelChoice, ProviderKind, Usage
 
 KINDS = list(ProviderKind)
 MESSAGE: dict[str, Any] = QUESTION | {"max_tokens": 100}
@@ -348,6 +349,17 @@ async def test_only_root_can_open_the_socket_and_it_goes_with_the_gateway(
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     await ask.stack.aclose()
     assert not socket.exists()
+
+
+async def test_while_nobody_knows_its_models_an_agent_is_told_to_wait(
+    ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: str) -> ModelChoice:
+        raise HostNotReady("Incus does not answer.", hint="Wait.")
+
+    monkeypatch.setattr(ask.gateway, "_choice_of", away)
+    status, said = await ask.chat()
+    assert (status, said["error"]["message"]) == (503, "Incus does not answer.")
 
 
 async def test_when_an_agent_last_asked(ask: Asking) -> None:
