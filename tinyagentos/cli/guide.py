@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent
 FOLDERS = (PACKAGE / "docs", PACKAGE.parent / "docs")
 # In the order a person meets them.
 TOPICS = ("install", "first-agent", "models", "network", "backup", "images", "web",
-          "troubleshooting", "publishing", "reference", "api")  # fmt: skip
+          "troubleshooting", "maintainer", "publishing", "reference", "api")  # fmt: skip
 WIDEST = 100
 
 
