@@ -251,6 +251,7 @@ class AgentModels(Wire):
     models: tuple[str, ...] = Field(description="Empty: the default of the host")
     monthly_tokens: int
     usage: Usage
+    months: tuple[tuple[str, Usage], ...] = Field((), description="By month, the oldest first")
 
 
 class Question(BaseModel):

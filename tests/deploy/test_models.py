@@ -146,7 +146,10 @@ async def test_what_an_agent_used_is_shown_and_survives_the_server(world: World)
     month = f"{world.taos.host.now():%Y-%m}"
     world.usage.add(world.instance, month, Usage(1, 0, 10, 5))
     world.usage.add(world.instance, month, Usage(1, 1, 1, 1))
-    assert (await world.models.get("one")).usage == Usage(2, 1, 11, 6)
+    world.usage.add(world.instance, "2020-01", Usage(5, 0, 1, 1))
+    seen = await world.models.get("one")
+    assert seen.usage == Usage(2, 1, 11, 6)
+    assert [at for at, _ in seen.months] == ["2020-01", month]
 
 
 @pytest.fixture

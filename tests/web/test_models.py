@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,7 +12,8 @@ from tests.fakes.provider import KEY, FakeProvider, serving_provider
 from tests.web.conftest import Look
 from tests.web.test_pages import deploy
 from tests.web.world import WebServer, chat_slowly
-from tinyagentos.model.provider import NewProvider, ProviderKind
+from tinyagentos.model.provider import NewProvider, ProviderKind, Usage
+from tinyagentos.store.providers import UsageTable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
@@ -112,8 +114,13 @@ def test_an_answer_can_be_stopped(page: Page, web: WebServer) -> None:
 def test_models_budget_and_network_are_changed_on_the_agents_page(
     page: Page, web: WebServer, look: Look
 ) -> None:
+    agent = web.do(lambda: web.taos.agents.get_agent("hello"))
+    used = UsageTable(web.taos.database)
+    for month in ("2020-01", "2020-02"):
+        web.change(partial(used.add, agent.instance, month, Usage(5, 0, 700, 90)))
     page.goto(f"{web.address}/agents/hello")
     page.get_by_role("tab", name="About").click()
+    expect(page.get_by_role("list", name="Tokens by month")).to_contain_text("790 tokens")
     models = page.get_by_role("region", name="Models")
     models.get_by_label("Models, best first").fill("stub/large, stub/small")
     models.get_by_label("Most tokens a month").fill("5000")

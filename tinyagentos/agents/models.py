@@ -80,7 +80,11 @@ class Models:
         if instance is None:
             raise no_agent(name)
         month = f"{self._host.now():%Y-%m}"
-        return AgentModels(read_choice(instance.config), self._usage.get(instance.name, month))
+        return AgentModels(
+            read_choice(instance.config),
+            self._usage.get(instance.name, month),
+            self._usage.list_months(instance.name),
+        )
 
     async def choose(self, name: str, choice: ModelChoice) -> AgentModels:
         """Have the agent use these models from its next question on; nothing is restarted.

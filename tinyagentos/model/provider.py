@@ -104,10 +104,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class AgentModels:
-    """An agent's choice, and what it used of models this month."""
+    """An agent's choice, and what it used of models this month and in those before (`2026-05`)."""
 
     choice: ModelChoice
     usage: Usage
+    months: tuple[tuple[str, Usage], ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -70,6 +70,15 @@ class UsageTable:
             instance, month, used.requests, used.errors, used.input_tokens, used.output_tokens,
         )  # fmt: skip
 
+    def list_months(self, instance: str) -> tuple[tuple[str, Usage], ...]:
+        """What the agent used in the last twelve months that it used anything, oldest first."""
+        rows = self._database.execute(
+            "SELECT month, requests, errors, input_tokens, output_tokens FROM model_usage"
+            " WHERE instance = ? ORDER BY month DESC LIMIT 12",
+            instance,
+        )
+        return tuple((row[0], Usage(*row[1:])) for row in reversed(rows))
+
     def get(self, instance: str, month: str) -> Usage:
         """What the agent used in the month."""
         rows = self._database.execute(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from tinyagentos.model.provider import Usage as Used
 from tinyagentos.web.feed import LOOK_EVERY, Usage
-from tinyagentos.web.markup import el
+from tinyagentos.web.markup import bar, el
 from tinyagentos.web.words import memory, seconds
 
 WIDTH, HEIGHT = 300, 48
@@ -27,6 +28,27 @@ def render_usage_lines(samples: Sequence[Usage], limit: int | None) -> Markup | 
         _line("Memory", used, float(limit or max(used)), f"most {memory(max(used))}", span),
         _line("Processor", busy, max(1.0, most), f"most {most * 100:.0f} %", span),
         class_="lines",
+    )
+
+
+def render_months(months: Sequence[tuple[str, Used]]) -> Markup | str:
+    """Tokens by month as bars; nothing for less than two months."""
+    if len(months) < 2:
+        return ""
+    most = max(one.tokens for _, one in months) or 1
+    return el(
+        "ul",
+        *(
+            el(
+                "li",
+                el("span", month),
+                el("span", f"{one.tokens} tokens, {one.requests} requests", class_="num"),
+                bar(one.tokens / most, f"{one.tokens} tokens in {month}"),
+            )
+            for month, one in months
+        ),
+        class_="history",
+        aria_label="Tokens by month",
     )
 
 

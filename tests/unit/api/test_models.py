@@ -74,7 +74,8 @@ def test_the_models_of_an_agent(http: TestClient) -> None:
     chosen = {"models": ["a/x", "b/y"], "monthly_tokens": 10}
     said = http.put("/api/agents/hello/model", json=chosen).json()
     assert said == chosen | {
-        "usage": {"requests": 3, "errors": 1, "input_tokens": 20, "output_tokens": 10}
+        "usage": {"requests": 3, "errors": 1, "input_tokens": 20, "output_tokens": 10},
+        "months": [],
     }
     assert http.get("/api/agents/hello/model").json() == said
     for wrong in ({"models": ["x"]}, {"models": "a/x"}, {"monthly_tokens": -1}):

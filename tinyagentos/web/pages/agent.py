@@ -19,7 +19,7 @@ from tinyagentos.model.errors import InvalidInput, TaosError
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.model.provider import ModelChoice, parse_model
 from tinyagentos.web import timeline, words
-from tinyagentos.web.chart import render_usage_lines
+from tinyagentos.web.chart import render_months, render_usage_lines
 from tinyagentos.web.chat import ChatView
 from tinyagentos.web.deploy import expected_seconds, network_choice
 from tinyagentos.web.feed import Change, find_job
@@ -386,6 +386,7 @@ class AgentPage:
                 facts(pairs),
                 bar(min(1.0, used.tokens / budget), f"{used.tokens} of {budget} tokens",
                     "fail" if used.tokens >= budget else "") if budget else "",
+                render_months(now.months),
             ]))  # fmt: skip
             models = text_field(
                 "Models, best first", ", ".join(now.models),
