@@ -42,7 +42,8 @@ def render_months(months: Sequence[tuple[str, Used]]) -> Markup | str:
             el(
                 "li",
                 el("span", month),
-                el("span", f"{one.tokens} tokens, {one.requests} requests", class_="num"),
+                el("span", f"{one.tokens} tokens", class_="num"),
+                el("span", f"{one.requests} asked", class_="quiet small"),
                 bar(one.tokens / most, f"{one.tokens} tokens in {month}"),
             )
             for month, one in months
