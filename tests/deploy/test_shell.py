@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,6 +157,11 @@ def test_a_caller_who_leaves_ends_the_shell(app: FastAPI, shells: FakeShells) ->
     with TestClient(app).websocket_connect(PATH, headers=HEADERS) as socket:
         socket.send_bytes(b"hello")
         assert socket.receive_bytes() == b"HELLO"
+        socket.close()
+        # Leaving the block would cancel the server's side, which may be at any point of its end.
+        patience = time.monotonic() + 10
+        while not shells.closed and time.monotonic() < patience:
+            time.sleep(0.01)
     assert shells.closed == 1
 
 
