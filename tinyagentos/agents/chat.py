@@ -94,7 +94,7 @@ class Chat:
                 agent.post(
                     chat.path,
                     json=question,
-                    headers={"Authorization": f"Bearer {agent_token(self._host.key, instance)}"},
+                    headers=chat_headers(chat, agent_token(self._host.key, instance), conversation),
                     timeout=timeout,
                 ) as response,
             ):
@@ -118,6 +118,14 @@ class Chat:
                 f"Agent {name!r} gave no answer ({type(error).__name__}).",
                 hint=f"`taos agent show {name}` tells its state, `taos agent logs {name}` more.",
             ) from error
+
+
+def chat_headers(chat: AgentChat, token: str, conversation: str) -> dict[str, str]:
+    """What goes with a question: the agent's own token, and what its recipe wants."""
+    wanted = {
+        name: value.replace("{conversation}", conversation) for name, value in chat.headers.items()
+    }
+    return {**wanted, "Authorization": f"Bearer {token}"}
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:

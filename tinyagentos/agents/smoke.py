@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tinyagentos.agents.chat import chat_headers
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.order import MODEL_PORT, UNIT
@@ -303,7 +304,7 @@ async def check_turn(instance: str, chat: AgentChat, stub: StubModel, host: Host
             agent.post(
                 chat.path,
                 json=question,
-                headers={"Authorization": f"Bearer {token}"},
+                headers=chat_headers(chat, token, "smoke"),
                 timeout=aiohttp.ClientTimeout(total=ASK_WITHIN),
             ) as response,
         ):

@@ -15,6 +15,7 @@ from tinyagentos.factory.inputs import (
     CA_IN_TARGET,
     NEWEST_TIME,
     build_environment,
+    fetch_python,
     fetch_wheel,
     host_ca_bundle,
 )
@@ -60,7 +61,7 @@ def plan_build(
         packages=tuple(sorted({*base.debian.packages, *recipe.debian.packages})),
         files=(*base.files, *recipe.files),
         links={**base.links, **recipe.links},
-        archives=tuple(wheel.name for wheel in recipe.wheels),
+        archives=(*(wheel.name for wheel in recipe.wheels), *(("python",) if recipe.pypi else ())),
         npm=recipe.npm,
         units=(*base.units, *recipe.units),
         run_tool=run_tool,
@@ -80,7 +81,8 @@ async def fetch_inputs(
             *(
                 fetch_wheel(wheel, tool_arch if wheel.tool and tool_arch else arch, cache)
                 for wheel in recipe.wheels
-            )
+            ),
+            *((fetch_python(recipe.pypi, arch, cache),) if recipe.pypi else ()),
         )
     )
 

@@ -12,7 +12,7 @@ LISTS = "/var/lib/dpkg/info/"
 OTHER = "other"
 CACHES = "caches"
 _NPM = re.compile(r"/node_modules/((?:@[^/]+/)?[^/]+)")
-_PYTHON = re.compile(r"/usr/(?:local/)?lib/python3[^/]*/(?:dist|site)-packages/([^/]+)")
+_PYTHON = re.compile(r"/lib/python3[^/]*/(?:dist|site)-packages/([^/]+)")
 _BYTE_CODE = re.compile(r"(.*/)__pycache__/([^/.]+)\.[^/]*\.pyc$")
 # dpkg remembers the paths that packages were made with; on the disk these are links into /usr.
 _MERGED = re.compile(r"/(?:bin|sbin|lib|lib64)/")
@@ -54,7 +54,7 @@ class Owners:
         for prefix, name in _SECTIONS:
             if path.startswith(prefix):
                 return name
-        if python := _PYTHON.match(path):
+        if python := _PYTHON.search(path):
             return f"python:{python[1].partition('-')[0]}"
         return "taos" if _TAOS.search(path) else OTHER
 

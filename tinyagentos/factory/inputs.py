@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from tinyagentos import proc
 from tinyagentos.model.errors import CommandFailed, Unavailable, Untrusted
 from tinyagentos.model.image import INCUS_ARCH
-from tinyagentos.model.recipe import Wheel
+from tinyagentos.model.recipe import PypiPart, Wheel
 
 FETCH_WITHIN = 900.0
 # pip takes a package only for the very platforms it is told; the oldest one has two names.
@@ -78,21 +79,88 @@ async def fetch_wheel(wheel: Wheel, arch: str, cache: Path) -> Path:
         shutil.rmtree(work, ignore_errors=True)
 
 
+async def fetch_python(part: PypiPart, arch: str, cache: Path) -> Path:
+    """An uncompressed tar of a virtual environment with the part's packages.
+
+    Made by the host's pip, which checks each package against its pinned SHA-256, so nothing runs
+    and nothing is fetched in the target. Raises Unavailable when that fails.
+    """
+    what = hashlib.sha256(f"{part.into} {part.python} ".encode() + part.requirements).hexdigest()
+    archive = cache / f"python-{part.python}-{arch}-{what[:16]}.tar"
+    if archive.exists():
+        return archive
+    cache.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="python-", dir=cache))
+    try:
+        requirements, root = work / "requirements.txt", work / "root"
+        requirements.write_bytes(part.requirements)
+        await _pip(
+            "install", "--no-compile", "--require-hashes", "--implementation=cp",
+            f"--python-version={part.python}", *_platforms(arch),
+            f"--target={root}", f"--requirement={requirements}",
+            what="The recipe's Python packages",
+        )  # fmt: skip
+        file = archive.with_suffix(f".{os.getpid()}.part")
+        await asyncio.to_thread(_pack_python, root, part, file)
+        return file.replace(archive)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+
+def _pack_python(root: Path, part: PypiPart, out: Path) -> None:
+    """Pack the packages; owners root, times fixed, order sorted.
+
+    Without what pip writes for this host: programs that name its Python, and records of them.
+    """
+    settings = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {part.python}\n"
+    with tarfile.open(out, "w", format=tarfile.GNU_FORMAT) as tar:
+        member = tarfile.TarInfo(f"{part.into}/pyvenv.cfg".lstrip("/"))
+        member.size, member.mtime = len(settings), NEWEST_TIME
+        tar.addfile(member, io.BytesIO(settings.encode()))
+        python = tarfile.TarInfo(f"{part.into}/bin/python3".lstrip("/"))
+        python.type, python.linkname, python.mtime = (
+            tarfile.SYMTYPE,
+            "/usr/bin/python3",
+            NEWEST_TIME,
+        )
+        tar.addfile(python)
+        for path in sorted(root.rglob("*")):
+            name = path.relative_to(root)
+            if path.is_dir() or name.parts[0] == "bin" or name.name == "RECORD":
+                continue
+            member = tarfile.TarInfo(f"{part.packages}/{name.as_posix()}".lstrip("/"))
+            member.size, member.mtime = path.stat().st_size, NEWEST_TIME
+            member.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            with path.open("rb") as content:
+                tar.addfile(member, content)
+
+
 async def _download(wheel: Wheel, arch: str, folder: Path) -> Path:
+    named = f"{wheel.package}=={wheel.version}"
+    await _pip("download", *_platforms(arch), f"--dest={folder}", named, what=named)
+    return next(folder.glob("*.whl"))
+
+
+def _platforms(arch: str) -> tuple[str, ...]:
+    return tuple(f"--platform={glibc}_{INCUS_ARCH[arch]}" for glibc in GLIBC)
+
+
+async def _pip(does: str, *words: str, what: str) -> None:
     try:
         await proc.run(
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--no-cache-dir", "--only-binary=:all:",
-            *(f"--platform={glibc}_{INCUS_ARCH[arch]}" for glibc in GLIBC), f"--dest={folder}",
-            f"{wheel.package}=={wheel.version}",
-            within=FETCH_WITHIN,
+            sys.executable, "-m", "pip", does, "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--no-cache-dir", "--only-binary=:all:", *words, within=FETCH_WITHIN,
         )  # fmt: skip
     except CommandFailed as error:
+        if "DO NOT MATCH THE HASHES" in error.message:
+            raise Untrusted(
+                f"A package among {what.lower()} is not the pinned file: {error.message}",
+                hint="Do not use it; if upstream made a new release, pin that one.",
+            ) from error
         raise Unavailable(
-            f"{wheel.package} {wheel.version} cannot be fetched: {error.message}",
+            f"{what} cannot be fetched: {error.message}",
             hint="Check the network, and pip's settings.",
         ) from error
-    return next(folder.glob("*.whl"))
 
 
 def _repack(file: Path, wheel: Wheel, out: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a root is made of: its Debian packages by dpkg's own list, its npm packages by their files.
+"""What a root is made of: its Debian packages by dpkg's own list, its npm and
+Python packages by their files.
 
 Read before trimming, which may remove what tells.
 """
@@ -10,9 +11,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
-from tinyagentos.model.recipe import NpmPart
+from tinyagentos.model.recipe import Recipe
 
 _PACKAGE = re.compile(r"/node_modules/(?:@[^/]+/)?[^/@][^/]*$")
 
@@ -36,20 +38,33 @@ class NpmPackage:
     license: str = ""
 
 
+@dataclass(frozen=True, order=True)
+class PythonPackage:
+    """A Python package of the recipe's, installed beside Debian's own."""
+
+    name: str
+    version: str
+    license: str = ""
+
+
 @dataclass(frozen=True)
 class Inventory:
     """The packages of a root, sorted."""
 
     debian: tuple[DebianPackage, ...] = ()
     npm: tuple[NpmPackage, ...] = ()
+    python: tuple[PythonPackage, ...] = ()
 
 
-def read_inventory(root: Path, npm: NpmPart | None) -> Inventory:
-    """The packages in the folder; npm: whose lock says their integrity."""
+def read_inventory(root: Path, recipe: Recipe) -> Inventory:
+    """The packages in the folder that the recipe was carried out in."""
     status = root / "var/lib/dpkg/status"
     debian = parse_status(status.read_text()) if status.exists() else ()
-    integrity = lock_integrity(npm.package_lock) if npm else {}
-    return Inventory(debian, tuple(sorted(set(_npm_packages(root, integrity)))))
+    integrity = lock_integrity(recipe.npm.package_lock) if recipe.npm else {}
+    python = _python_packages(root / recipe.pypi.packages.lstrip("/")) if recipe.pypi else ()
+    return Inventory(
+        debian, tuple(sorted(set(_npm_packages(root, integrity)))), tuple(sorted(python))
+    )
 
 
 def parse_status(status: str) -> tuple[DebianPackage, ...]:
@@ -76,6 +91,13 @@ def lock_integrity(package_lock: bytes) -> Mapping[tuple[str, str], str]:
         for path, one in packages.items()
         if "integrity" in one
     }
+
+
+def _python_packages(folder: Path) -> Iterator[PythonPackage]:
+    for one in distributions(path=[str(folder)]):
+        # Only this field is an SPDX expression; the older `License` may be a whole text.
+        licences = one.metadata.get_all("License-Expression") or [""]
+        yield PythonPackage(one.name, one.version, licences[0])
 
 
 def _npm_packages(root: Path, integrity: Mapping[tuple[str, str], str]) -> Iterator[NpmPackage]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from tinyagentos.factory.inventory import DebianPackage, Inventory
+from tinyagentos.factory.inventory import DebianPackage, Inventory, PythonPackage
 from tinyagentos.model.errors import BuildFailed, InvalidInput
 from tinyagentos.model.recipe import Recipe
 
@@ -54,6 +54,7 @@ class Lock:
     debian: tuple[DebianPackage, ...] = ()
     wheels: tuple[LockedWheel, ...] = ()
     npm: tuple[LockedNpm, ...] = ()
+    python: tuple[PythonPackage, ...] = ()
 
     def render(self) -> str:
         """As a file: the same lock is the same text."""
@@ -98,6 +99,7 @@ def resolve_lock(recipe: Recipe, base: Recipe, arch: str, found: Inventory) -> L
             for one in sorted(recipe.wheels, key=lambda wheel: wheel.name)
         ),
         npm=tuple(LockedNpm(*one) for one in sorted(npm)),
+        python=found.python,
     )
 
 
@@ -130,7 +132,7 @@ def check_lock(locked: Lock, resolved: Lock) -> None:
 def check_lock_early(locked: Lock, recipe: Recipe, base: Recipe, arch: str) -> None:
     """As check_lock(), by what is known before anything is built."""
     own = resolve_lock(recipe, base, arch, Inventory(locked.debian))
-    check_lock(locked, replace(own, npm=locked.npm))
+    check_lock(locked, replace(own, npm=locked.npm, python=locked.python))
 
 
 def differences(locked: Lock, resolved: Lock) -> tuple[Difference, ...]:
@@ -166,4 +168,6 @@ def _by_name(lock: Lock) -> Mapping[str, Mapping[str, str]]:
         found.setdefault(f"wheel:{wheel.package}", {})[wheel.version] = wheel.sha256
     for npm in lock.npm:
         found.setdefault(f"npm:{npm.name}", {})[npm.version] = npm.integrity
+    for python in lock.python:
+        found.setdefault(f"python:{python.name}", {})[python.version] = ""
     return found

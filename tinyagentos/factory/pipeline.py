@@ -85,7 +85,7 @@ async def make_image(
             plan = plan_build(recipe, base, run_tool=run_tool, npm_arch=arch)
         await carry_out(plan, RootfsTarget(root), archives, report)
         await remove_identity(RootfsTarget(root))
-        found = await asyncio.to_thread(read_inventory, root, recipe.npm)
+        found = await asyncio.to_thread(read_inventory, root, recipe)
         lock = resolve_lock(recipe, base, arch, found)
         if held_to:
             check_lock(held_to, lock)

@@ -18,6 +18,7 @@ from tinyagentos.model.recipe import (
     Budget,
     DebianPart,
     NpmPart,
+    PypiPart,
     Recipe,
     RecipeFile,
     RecipeKind,
@@ -60,6 +61,11 @@ class _Npm(_Table):
     rebuild: tuple[str, ...] = ()
 
 
+class _Pypi(_Table):
+    into: str = Field(pattern="^/")
+    python: str = Field(pattern=r"^3\.[0-9]+$")
+
+
 class _Files(_Table):
     executable: tuple[str, ...] = ()
 
@@ -99,6 +105,7 @@ class _Smoke(_Table):
 class _Chat(_Table):
     path: str = Field(pattern="^/")
     model: str
+    headers: Mapping[str, str] = {}
 
 
 class _Interface(_Table):
@@ -141,6 +148,7 @@ class _RecipeFile(_Table):
     debian: _Debian = _Debian()
     wheel: tuple[_Wheel, ...] = ()
     npm: _Npm | None = None
+    pypi: _Pypi | None = None
     files: _Files = _Files()
     links: Mapping[str, str] = {}
     trim: tuple[_Trim, ...] = ()
@@ -202,6 +210,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         debian=DebianPart(**read.debian.model_dump()),
         wheels=tuple(Wheel(**wheel.model_dump()) for wheel in read.wheel),
         npm=_npm_part(read.npm, where, content),
+        pypi=_pypi_part(read.pypi, where, content),
         files=_files(content, read.files.executable),
         links=read.links,
         units=read.units,
@@ -226,8 +235,19 @@ def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> Npm
     return NpmPart(npm.into, npm.rebuild, package, lock)
 
 
+def _pypi_part(pypi: _Pypi | None, where: str, content: Mapping[str, bytes]) -> PypiPart | None:
+    if pypi is None:
+        return None
+    if (requirements := content.get("pypi/requirements.txt")) is None:
+        raise InvalidInput(
+            f"{where}: the file 'pypi/requirements.txt' is missing.",
+            hint="Make it with a tool that pins every package by its hashes.",
+        )
+    return PypiPart(pypi.into, pypi.python, requirements)
+
+
 def _agent(agent: _Agent) -> AgentDefaults:
-    chat = AgentChat(agent.chat.path, agent.chat.model) if agent.chat else None
+    chat = AgentChat(**agent.chat.model_dump()) if agent.chat else None
     given = agent.interface
     interface = AgentInterface(given.path, given.fragment) if given else None
     plain = agent.model_dump(exclude={"chat", "interface"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -13,7 +14,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from tinyagentos.factory.inventory import Inventory, NpmPackage
+from tinyagentos.factory.inventory import Inventory, NpmPackage, PythonPackage
 from tinyagentos.factory.lock import Lock, LockedWheel
 from tinyagentos.model.recipe import Recipe
 
@@ -45,6 +46,7 @@ def render_sbom(recipe: Recipe, suite: str, found: Inventory, lock: Lock, finger
                 for one in found.debian
             ),
             *(_npm(one) for one in found.npm),
+            *(_python(one) for one in found.python),
             *(_wheel(one) for one in lock.wheels if not one.tool),
         ],
     )  # fmt: skip
@@ -62,9 +64,17 @@ def _npm(package: NpmPackage) -> Component:
     if algorithm in ALGORITHMS:
         content = base64.b64decode(value).hex()
         component.hashes = [HashType(alg=ALGORITHMS[algorithm], content=content)]
-    if package.license:
-        licence = LicenseFactory().make_from_string(package.license)
-        component.licenses = [licence]
+    return _licensed(component, package.license)
+
+
+def _python(package: PythonPackage) -> Component:
+    name = re.sub(r"[-_.]+", "-", package.name).lower()  # as the purl type `pypi` wants it
+    return _licensed(_component(PackageURL("pypi", None, name, package.version)), package.license)
+
+
+def _licensed(component: Component, licence: str) -> Component:
+    if licence:
+        component.licenses = [LicenseFactory().make_from_string(licence)]
     return component
 
 

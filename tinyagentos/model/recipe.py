@@ -60,6 +60,24 @@ class NpmPart:
 
 
 @dataclass(frozen=True)
+class PypiPart:
+    """What Python packages are installed where; the requirements pin every one by its SHA-256.
+
+    into: becomes a virtual environment of the image's Python, without programs of its own.
+    python: that Python's version, such as `3.13`.
+    """
+
+    into: str
+    python: str
+    requirements: bytes
+
+    @property
+    def packages(self) -> str:
+        """The folder that its packages are in."""
+        return f"{self.into}/lib/python{self.python}/site-packages"
+
+
+@dataclass(frozen=True)
 class RecipeFile:
     """A file of the recipe's `files/` tree. path: where it goes, absolute."""
 
@@ -82,10 +100,14 @@ class TrimRule:
 
 @dataclass(frozen=True)
 class AgentChat:
-    """How an agent is talked to: the path of its chat completions, and the model to name there."""
+    """How an agent is talked to: the path of its chat completions, and the model to name there.
+
+    headers: go with every question; `{conversation}` in one becomes the conversation's name.
+    """
 
     path: str
     model: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,6 +210,7 @@ class Recipe:
     debian: DebianPart = DebianPart()
     wheels: tuple[Wheel, ...] = ()
     npm: NpmPart | None = None
+    pypi: PypiPart | None = None
     files: tuple[RecipeFile, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     units: tuple[str, ...] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -15,13 +17,13 @@ from hypothesis import strategies as st
 
 from tinyagentos import proc
 from tinyagentos.factory.build import carry_out, make_archive, plan_build
-from tinyagentos.factory.inputs import _repack, build_environment, host_ca_bundle
+from tinyagentos.factory.inputs import _repack, build_environment, fetch_python, host_ca_bundle
 from tinyagentos.factory.pack import pack
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.factory.rootfs import plan_command, plan_sources
 from tinyagentos.factory.trim import Removal, apply_trim, list_files, plan_trim
-from tinyagentos.model.errors import BuildFailed
-from tinyagentos.model.recipe import DebianPart, RecipeFile, TrimRule, Wheel
+from tinyagentos.model.errors import BuildFailed, Unavailable, Untrusted
+from tinyagentos.model.recipe import DebianPart, PypiPart, RecipeFile, TrimRule, Wheel
 
 MAPS = TrimRule("maps", ("/opt/**/*.map",), "nobody reads them")
 DOCS = TrimRule("docs", ("/usr/share/doc/*",), "not at run time", keep=("/usr/share/doc/keep",))
@@ -149,6 +151,61 @@ def test_a_wheel_becomes_an_archive_of_what_is_kept(tmp_path: Path) -> None:
             ("opt/node/lib/npm/cli.js", 0o644, ""),
             ("opt/node/bin/npm", 0o644, "../lib/npm/cli.js"),
         ]
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, str]) -> str:
+    """A wheel in the folder; its SHA-256."""
+    info = f"{name}-1.dist-info"
+    content = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+        f"{info}/RECORD": "",
+    }
+    path = folder / f"{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        for at, text in content.items():
+            file.writestr(at, text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_python_packages_become_an_environment_of_the_images_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = make_wheel(tmp_path, "parrot", {"parrot/__init__.py": "", "parrot/say.py": "word"})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    part = PypiPart("/opt/p", "3.13", f"parrot==1 --hash=sha256:{pinned}\n".encode())
+    for cache in ("a", "b"):
+        archive = await fetch_python(part, "arm64", tmp_path / cache)
+    assert [one.name for one in (tmp_path / "b").iterdir()] == [archive.name]
+    assert archive.read_bytes() == (tmp_path / "a" / archive.name).read_bytes()
+    with tarfile.open(archive) as tar:
+        found = {one.name: one.linkname for one in tar}
+    packages = "opt/p/lib/python3.13/site-packages"
+    assert found["opt/p/bin/python3"] == "/usr/bin/python3"
+    assert {"opt/p/pyvenv.cfg", f"{packages}/parrot/say.py"} <= set(found)
+    assert f"{packages}/parrot-1.dist-info/METADATA" in found
+    # No programs that name this host's Python, no record of them, no byte code.
+    assert not [one for one in found if "/bin/parrot" in one or "RECORD" in one or "pyc" in one]
+    assert str(tmp_path).encode() not in archive.read_bytes()
+    assert sys.executable.encode() not in archive.read_bytes()
+
+
+async def test_other_bytes_than_the_pinned_ones_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(tmp_path, "parrot", {"parrot.py": ""})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    requirements = f"parrot==1 --hash=sha256:{'0' * 64}\n".encode()
+    with pytest.raises(Untrusted, match="parrot"):
+        await fetch_python(PypiPart("/opt/p", "3.13", requirements), "x64", tmp_path / "cache")
+    missing = f"cuckoo==1 --hash=sha256:{'0' * 64}\n".encode()
+    with pytest.raises(Unavailable, match="cuckoo"):
+        await fetch_python(PypiPart("/opt/p", "3.13", missing), "x64", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_the_same_files_give_the_same_archive() -> None:

@@ -15,6 +15,7 @@ from tinyagentos.factory.inventory import (
     DebianPackage,
     Inventory,
     NpmPackage,
+    PythonPackage,
     lock_integrity,
     parse_status,
     read_inventory,
@@ -31,7 +32,7 @@ from tinyagentos.factory.lock import (
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.factory.sbom import render_sbom
 from tinyagentos.model.errors import BuildFailed, InvalidInput
-from tinyagentos.model.recipe import NpmPart
+from tinyagentos.model.recipe import NpmPart, PypiPart
 
 STATUS = """Package: git
 Status: install ok installed
@@ -89,9 +90,29 @@ def test_the_packages_of_a_root(tmp_path: Path) -> None:
         "packages": {"": {}, "node_modules/@a/b": {"version": "1.0.0", "integrity": SHA}}
     }
     part = NpmPart("/opt/x", (), b"", json.dumps(package_lock).encode())
-    assert read_inventory(tmp_path, part) == Inventory(
+    assert read_inventory(tmp_path, replace(RECIPE, npm=part)) == Inventory(
         DEBIAN, (NpmPackage("@a/b", "1.0.0", SHA, "MIT"), NpmPackage("n", "4"))
     )
+
+
+def test_the_python_packages_of_a_root(tmp_path: Path) -> None:
+    part = PypiPart("/opt/x", "3.13", b"")
+    for name, more in (("Zed_One", "License-Expression: MIT\n"), ("a", "License: a long text\n")):
+        folder = tmp_path / part.packages.lstrip("/") / f"{name}-1.2.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.2\n{more}"
+        )
+    found = read_inventory(tmp_path, replace(RECIPE, npm=None, pypi=part))
+    assert found.python == (PythonPackage("Zed_One", "1.2", "MIT"), PythonPackage("a", "1.2"))
+    lock = resolve_lock(RECIPE, BASE, "x64", found)
+    assert lock.python == found.python
+    with pytest.raises(BuildFailed, match=r"python:a: locked 1\.2, resolved nothing"):
+        check_lock(lock, replace(lock, python=found.python[:1]))
+    document = json.loads(render_sbom(RECIPE, "trixie", found, lock, "ab" * 32))
+    assert {"pkg:pypi/zed-one@1.2", "pkg:pypi/a@1.2"} <= {
+        one["purl"] for one in document["components"]
+    }
 
 
 def test_integrity_is_found_by_the_packages_own_name() -> None:

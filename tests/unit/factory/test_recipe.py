@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from tinyagentos.agents.chat import chat_headers
+from tinyagentos.factory.build import plan_build
 from tinyagentos.factory.recipe import list_recipes, load_recipe, parse_recipe
 from tinyagentos.model.errors import InvalidInput, NotFound
 from tinyagentos.model.recipe import RecipeKind
@@ -32,8 +36,9 @@ def test_every_recipe_that_ships_can_be_read(name: str) -> None:
         assert recipe.agent.memory_need_bytes <= recipe.agent.memory_limit_bytes
 
 
-def test_the_lock_pins_every_package_and_names_no_server() -> None:
-    npm = load_recipe("openclaw").npm
+@pytest.mark.parametrize("name", [one for one in list_recipes() if load_recipe(one).npm])
+def test_the_lock_pins_every_package_and_names_no_server(name: str) -> None:
+    npm = load_recipe(name).npm
     assert npm
     packages = json.loads(npm.package_lock)["packages"]
     unpinned = [
@@ -45,10 +50,81 @@ def test_the_lock_pins_every_package_and_names_no_server() -> None:
     assert b"resolved" not in npm.package_lock
 
 
-def test_the_lock_is_of_the_recipes_version() -> None:
-    recipe = load_recipe("openclaw")
+@pytest.mark.parametrize("name", [one for one in list_recipes() if load_recipe(one).pypi])
+def test_the_requirements_pin_every_package_and_name_no_server(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.pypi
+    text = recipe.pypi.requirements.decode()
+    pinned = [line.split()[0] for line in text.splitlines() if not line.startswith((" ", "#"))]
+    assert f"{name}=={recipe.version}" in pinned
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[^ ;]+", one) for one in pinned)
+    assert text.count("\\\n    --hash=sha256:") >= len(pinned)
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("name", [one for one in list_recipes() if load_recipe(one).npm])
+def test_the_lock_is_of_the_recipes_version(name: str) -> None:
+    recipe = load_recipe(name)
     assert recipe.npm
-    assert json.loads(recipe.npm.package_json)["dependencies"] == {"openclaw": recipe.version}
+    package = json.loads(recipe.npm.package_json)
+    wanted = {**package.get("dependencies", {}), **package.get("optionalDependencies", {})}
+    assert set(wanted.values()) == {recipe.version}
+    assert all(one.startswith(name) for one in wanted)
+
+
+def test_another_framework_is_another_folder_and_no_code(tmp_path: Path) -> None:
+    """A made-up one, with all the ways to install at once, is read and planned."""
+    recipe = (
+        GOOD.replace('"base"', '"agent"').replace('name = "x"', 'name = "parrot"')
+        + """
+base = "debian-13"
+units = ["agent.service"]
+[agent]
+port = 9000
+ready_path = "/up"
+ready_within = 60.0
+state_dir = "/home/agent"
+memory_need_bytes = 1
+memory_limit_bytes = 2
+processes = 100
+disk_bytes = 1
+image_disk_bytes = 1
+build_disk_bytes = 1
+[agent.chat]
+path = "/say"
+model = "grey"
+[agent.chat.headers]
+"X-Room" = "room {conversation}"
+[pypi]
+into = "/opt/parrot"
+python = "3.13"
+[npm]
+into = "/opt/beak"
+"""
+    )
+    files = {
+        "recipe.toml": recipe,
+        "files/etc/systemd/system/agent.service": "[Service]\n",
+        "pypi/requirements.txt": "parrot==1 --hash=sha256:00\n",
+        "npm/package.json": "{}",
+        "npm/package-lock.json": "{}",
+    }
+    for path, text in files.items():
+        (tmp_path / "parrot" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "parrot" / path).write_text(text)
+    assert list_recipes(tmp_path) == ("parrot",)
+    made = load_recipe("parrot", tmp_path)
+    assert made.agent.chat
+    assert chat_headers(made.agent.chat, "secret", "main") == {
+        "X-Room": "room main",
+        "Authorization": "Bearer secret",
+    }
+    plan = plan_build(made, load_recipe("debian-13"))
+    assert "agent.service" in plan.units
+    assert {"/etc/systemd/system/agent.service", "/usr/lib/taos/prepare"} <= {
+        one.path for one in plan.files
+    }
+    assert plan.archives == ("python",)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +136,19 @@ def test_the_lock_is_of_the_recipes_version() -> None:
         (GOOD.replace('"x"', '"y"', 1), "`name` is 'y'"),
         (GOOD.replace('"base"', '"agent"'), "an agent needs"),
         (GOOD + "[npm]\ninto = '/x'\n", "'npm/package.json' is missing"),
+        (GOOD + "[pypi]\ninto = '/x'\npython = '3.13'\n", "'pypi/requirements.txt' is missing"),
+        (GOOD + "[pypi]\ninto = '/x'\npython = 'new'\n", "`pypi.python`"),
     ],
-    ids=["no TOML", "a key missing", "a key too many", "another name", "no agent", "no lock"],
+    ids=[
+        "no TOML",
+        "a key missing",
+        "a key too many",
+        "another name",
+        "no agent",
+        "no lock",
+        "no requirements",
+        "no version of Python",
+    ],
 )
 def test_what_is_wrong_is_said(text: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
