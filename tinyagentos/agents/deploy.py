@@ -179,9 +179,17 @@ async def ensure_framework(order: DeployOrder, recipe: Recipe, job: JobContext, 
 async def ensure_configured(order: DeployOrder, job: JobContext, host: Host) -> None:
     """Give the agent its name and its tokens; without them its unit does not start."""
     with job.step(CONFIGURE):
-        await host.incus.files.push(
-            order.instance, ENV_FILE, render_env(order, host.key), uid=0, gid=0, mode=0o600
-        )
+        await push_env(order.agent, order.instance, host)
+
+
+async def push_env(agent: str, instance: str, host: Host) -> None:
+    """Write the agent's name and tokens into the instance.
+
+    An instance that is renamed after this waits 15 s at its start: Incus then no longer finds the
+    helper that wrote, and cannot end it.
+    """
+    env = render_env(agent, instance, host.key)
+    await host.incus.files.push(instance, ENV_FILE, env, uid=0, gid=0, mode=0o600)
 
 
 async def ensure_started(order: DeployOrder, job: JobContext, host: Host) -> None:

@@ -11,11 +11,10 @@ import contextlib
 from dataclasses import dataclass
 
 from tinyagentos.agents import instances
-from tinyagentos.agents.deploy import ensure_answering, ensure_door
+from tinyagentos.agents.deploy import ensure_answering, ensure_door, push_env
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.network import NIC, ensure_nic
 from tinyagentos.agents.order import (
-    ENV_FILE,
     FRAMEWORK_KEY,
     JOB_KEY,
     SOURCE_KEY,
@@ -286,8 +285,6 @@ async def ensure_switched(name: str, job: JobContext, host: Host) -> None:
 async def _hand_over(old: Instance, job: JobContext, host: Host) -> None:
     """Give the new root what makes it this agent, and mark the old one."""
     new = next_name(old.name)
-    env = await host.incus.files.pull(old.name, ENV_FILE)
-    await host.incus.files.push(new, ENV_FILE, env.content, uid=0, gid=0, mode=0o600)
     kept = {name: old.devices[name] for name in (STATE, NIC) if name in old.devices}
     await host.incus.instances.update(new, devices=kept)
     await instances.set_config(
@@ -307,6 +304,7 @@ async def ensure_started(name: str, job: JobContext, host: Host) -> None:
     with job.step(START):
         await ensure_nic(name, host)
         await instances.set_config(name, {ROLE_KEY: "", STAGE_KEY: DEPLOYED}, host)
+        await push_env(job.params["agent"], name, host)
         await host.incus.instances.start(name)
 
 
