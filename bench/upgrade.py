@@ -1,7 +1,8 @@
 """What an upgrade costs its user: how long the agent is away, against what its own boot takes.
 
-The boot is that of the same instance, started by Incus alone, in the same run. Then an upgrade to an
-image whose agent never answers: how long until the old version answers again.
+Both boots are by Incus alone and in turn with the upgrades: of an instance that ran before (what an
+undone upgrade returns to), and of a new one from the image (what an upgrade boots). Then an upgrade
+to an image whose agent never answers: how long until the old version answers again.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 import httpx
 
 from bench.common import Server, incus, keep, server
+from tinyagentos.factory.recipe import load_recipe
 
 ROUNDS = 3
 READY_WITHIN = 30
 FRAMEWORK = sys.argv[1] if len(sys.argv) > 1 else "openclaw"
-READY = {"openclaw": "/readyz", "hermes-agent": "/health", "opencode": "/global/health"}
+AGENT = load_recipe(FRAMEWORK).agent
 
 
 def main() -> None:
@@ -31,9 +33,10 @@ def main() -> None:
         taos.start()
         done(taos, taos.deploy("one", "build", framework=FRAMEWORK)["id"])
         taos.wait_all()
-        rows: dict[str, list[float]] = {"boot": [], "upgrade": [], "undo": []}
+        rows: dict[str, list[float]] = {"boot": [], "new_boot": [], "upgrade": [], "undo": []}
         for _ in range(ROUNDS):
             rows["boot"].append(boot(taos))
+            rows["new_boot"].append(new_boot(taos))
             pretend_old(taos)
             rows["upgrade"].append(away(taos, "upgrade"))
             rows["undo"].append(away(taos, "undo"))
@@ -41,7 +44,8 @@ def main() -> None:
         middle = {what: round(statistics.median(found), 2) for what, found in rows.items()}
         figures["median"] = middle
         figures["over_boot"] = {
-            what: round(middle[what] - middle["boot"], 2) for what in ("upgrade", "undo")
+            what: round(middle[what] - middle[own], 2)
+            for what, own in (("upgrade", "new_boot"), ("undo", "boot"))
         }
         figures["over_boot_limit"] = 3.0
         figures["broken"] = broken(taos)
@@ -74,6 +78,26 @@ def boot(taos: Server) -> float:
         begun = time.monotonic()
         incus("start", instance, project=taos.project)
         return round(seen.until_ready(after=begun) - begun, 2)
+
+
+def new_boot(taos: Server) -> float:
+    """The same for a new instance from the image, with all that makes it an agent but its state."""
+    env = incus(
+        "file", "pull", f"{instance_of(taos)}/etc/taos/agent.env", "-", project=taos.project
+    )
+    image = json.loads(
+        incus("image", "list", f"{FRAMEWORK}/x64", "--format", "json", project=taos.project)
+    )
+    incus("create", image[0]["fingerprint"], "new", project=taos.project)
+    incus("file", "push", "-", "new/etc/taos/agent.env", project=taos.project, stdin=env.encode())
+    asked = f"http://127.0.0.1:{AGENT.port}{AGENT.ready_path}"
+    until_200 = f"while ! curl -sf -o /dev/null {asked}; do sleep 0.02; done"
+    begun = time.monotonic()
+    incus("start", "new", project=taos.project)
+    incus("exec", "new", "--", "timeout", "120", "sh", "-c", until_200, project=taos.project)
+    took = time.monotonic() - begun
+    incus("delete", "--force", "new", project=taos.project)
+    return round(took, 2)
 
 
 def away(taos: Server, action: str) -> float:
@@ -126,7 +150,7 @@ class Seen:
 
     def __init__(self, taos: Server) -> None:
         self._socket = taos.folder / "data" / "agents" / f"{instance_of(taos)}.sock"
-        self._path = READY[FRAMEWORK]
+        self._path = AGENT.ready_path
         self.answers: list[float] = []
         self.over = False
 

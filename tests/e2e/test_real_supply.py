@@ -6,56 +6,19 @@ The image is a tiny one, so that what is tested is the way and not the size.
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bench.common import Server, incus, names, server
 from bench.mirror import mirror
-from tests.deploy.test_download import chunks
-from tests.fakes.tiny_image import build_unified
-from tests.unit.signing.channels import MemoryChannel, image_of
+from tests.fakes.publisher import Publisher
 from tinyagentos.host.facts import host_arch
 
 pytestmark = [pytest.mark.incus, pytest.mark.e2e]
-
-
-class Publisher:
-    """A channel in a folder."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.folder = home, home / "channel"
-        self.folder.mkdir()
-        self.channel = MemoryChannel(home / "keys", datetime.now(UTC)).begin()
-        self.sequence = 0
-
-    def publish(self, version: str, size_bytes: int) -> str:
-        """Release a tiny image of at least that size; its fingerprint."""
-        self.sequence += 1
-        more = {"root/more": random.Random(self.sequence).randbytes(size_bytes)}
-        tiny = build_unified(
-            self.home / f"{version}.tar.gz", files=more,
-            properties={"taos.framework": "openclaw", "taos.version": version},
-        )  # fmt: skip
-        content = tiny.path.read_bytes()
-        image = image_of(
-            content, sequence=self.sequence, version=version, arch=host_arch(),
-            chunk_bytes=1 << 16, chunks=chunks(content),
-        )  # fmt: skip
-        self.channel.show(image)
-        for name, file in (self.channel.files | {image.file_name: content}).items():
-            (self.folder / name).write_bytes(file)
-        return image.fingerprint
-
-    @property
-    def settings(self) -> dict[str, str]:
-        root = str(self.home / "keys" / "1.root.json")
-        return {"TAOS_IMAGE_CHANNEL": str(self.folder), "TAOS_IMAGE_ROOT": root}
 
 
 @pytest.fixture
