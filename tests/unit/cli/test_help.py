@@ -6,34 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from typer.core import TyperGroup
 
+from tests.documents import all_commands
 from tests.unit.api.live import LiveServer
 from tests.unit.cli.conftest import Taos
-from tinyagentos.cli import app
 from tinyagentos.cli.errors import DONE, USAGE
 from tinyagentos.cli.guide import FOLDERS, TOPICS
 
 SHELLS = {"bash": "COMP_WORDS", "zsh": "_TYPER_COMPLETE_ARGS", "fish": "_TYPER_COMPLETE_ARGS"}
-
-
-def all_commands() -> Iterator[tuple[str, ...]]:
-    """Every command there is."""
-
-    def walk(group: TyperGroup, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        for name, one in group.commands.items():
-            yield (*before, name)
-            if isinstance(one, TyperGroup):
-                yield from walk(one, (*before, name))
-
-    root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
-    return walk(root, ())
 
 
 def test_topics_are_listed_with_their_titles(taos: Taos) -> None:
