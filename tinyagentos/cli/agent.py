@@ -22,6 +22,7 @@ from tinyagentos.cli.render import (
     print_line,
     print_pieces,
     print_table,
+    print_text,
 )
 from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
@@ -103,7 +104,7 @@ def logs(
 ) -> None:
     """The agent's log; with --json each line is a JSON string."""
     for line in connect().logs(name, follow=follow, lines=lines, since=since):
-        print_line(json.dumps(line) if as_json else line)
+        print_text(json.dumps(line) if as_json else line)
 
 
 @app.command()

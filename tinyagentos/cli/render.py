@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinyagentos import wire
+from tinyagentos.cli.errors import as_typed
 from tinyagentos.model.errors import Cancelled, TaosError
 from tinyagentos.model.job import JobState, StepState
 
@@ -39,7 +40,12 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> No
 
 
 def print_line(line: str) -> None:
-    """One line on standard output."""
+    """A line of our own on standard output; commands in it as the person typed ours."""
+    print_text(as_typed(line))
+
+
+def print_text(line: str) -> None:
+    """A line on standard output as it is, whoever wrote it."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -135,6 +135,24 @@ def test_without_a_server_it_says_what_to_start(taos: Taos, argv: tuple[str, ...
     )
 
 
+def test_hints_name_commands_as_the_person_typed_them(
+    taos: Taos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAOS_PROGRAM", "./taos")
+    assert "Start it with `./taos up`, or `./taos serve`." in taos("agent", "list").err
+
+
+def test_a_log_is_shown_as_its_writer_wrote_it(
+    server: LiveServer, taos: Taos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAOS_PROGRAM", "./taos")
+    taos("agent", "deploy", "hello")
+    server.services.log = ["see `taos help`"]
+    assert taos("agent", "logs", "hello").out == "see `taos help`\n"
+    waiting = taos("agent", "stop", "hello", "--no-wait").out
+    assert "`./taos job watch " in waiting
+
+
 def test_a_wrong_setting_is_named(taos: Taos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAOS_PORT", "many")
     ended = taos("agent", "list")
