@@ -14,10 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, complete_agents, complete_frameworks, connect
+from tinyagentos.cli.progress import check_succeeded, follow
 from tinyagentos.cli.render import (
     ask_line,
-    check_succeeded,
-    follow_job,
     print_json,
     print_line,
     print_pieces,
@@ -329,7 +328,7 @@ def import_agent(
     """Deploy the agent in the file: as it was set, knowing what it knew."""
     client = connect()
     answer = client.import_agent(str(file.absolute()))
-    check_succeeded(follow_job(client.watch(answer.job.id), quiet=as_json))
+    check_succeeded(follow(client, answer.job, quiet=as_json))
     request = answer.deploy.model_copy(update={"name": name or answer.deploy.name})
     begin(lambda client: client.deploy(request), wait=True, as_json=as_json)
 
@@ -376,7 +375,7 @@ def begin(ask: Callable[[Client], wire.Job], *, wait: bool, as_json: bool) -> No
     client = connect()
     job = ask(client)
     if wait:
-        job = follow_job(client.watch(job.id), quiet=as_json)
+        job = follow(client, job, quiet=as_json)
     if as_json:
         print_json(job)
     elif not wait:

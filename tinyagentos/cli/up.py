@@ -9,7 +9,8 @@ import typer
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, need_root
-from tinyagentos.cli.render import check_succeeded, follow_job, print_json, print_line
+from tinyagentos.cli.progress import check_succeeded, follow
+from tinyagentos.cli.render import print_json, print_line
 from tinyagentos.cli.web import web_link
 from tinyagentos.client import Client, web_address
 from tinyagentos.config import Settings
@@ -61,7 +62,7 @@ def ensure_agent_ready(
             return agent
         active = [j for j in client.jobs() if j.is_active and j.subject == f"agent:{name}"]
         job = active[0] if active else client.power(name, "start")
-    check_succeeded(follow_job(client.watch(job.id), quiet=quiet))
+    check_succeeded(follow(client, job, quiet=quiet))
     agent = client.agent(name)
     if agent.state is not AgentState.ready:
         raise NotReady(
