@@ -47,11 +47,15 @@ def usual_seconds(client: Client, job: wire.Job) -> Usual:
     if job.kind != "deploy":
         return {}
     try:
-        framework = client.agent(job.subject.partition(":")[2]).framework
-        found = (one.expected_seconds for one in client.frameworks() if one.name == framework)
-        return next(found, {})
+        return usual_deploy(client, client.agent(job.subject.partition(":")[2]).framework)
     except TaosError:
         return {}  # nobody fails for an ornament
+
+
+def usual_deploy(client: Client, framework: str) -> Usual:
+    """What a deploy of the framework takes on this host."""
+    found = (one.expected_seconds for one in client.frameworks() if one.name == framework)
+    return next(found, {})
 
 
 def follow_job(
