@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         """Flags before environment before the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @classmethod
+    def of_host(cls) -> Settings:
+        """The host's own settings: those of a server that a TAOS_* variable does not reach."""
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return cls(**{**defaults, **TomlConfigSettingsSource(cls)()})
+
     @property
     def token_file(self) -> Path:
         """The bearer token of the API, mode 0600."""
