@@ -17,6 +17,8 @@ from tinyagentos.cli.common import Json, complete_agents, complete_frameworks, c
 from tinyagentos.cli.progress import check_succeeded, follow
 from tinyagentos.cli.render import (
     ask_line,
+    ask_once,
+    is_attended,
     print_json,
     print_line,
     print_pieces,
@@ -300,11 +302,25 @@ def delete(
     keep_state: Annotated[
         bool, typer.Option("--keep-state", help="Keep what it knows, for a new agent.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the name again.")] = False,
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Remove the agent with its state. Without --keep-state there is no way back."""
+    """Remove the agent with its state. Without --keep-state there is no way back.
+
+    On a terminal you are asked to type its name; a script is not.
+    """
+    if is_attended() and not (yes or as_json):
+        confirm_delete(connect().agent(name).name, keep_state=keep_state)
     begin(lambda client: client.delete(name, keep_state=keep_state), wait=wait, as_json=as_json)
+
+
+def confirm_delete(name: str, *, keep_state: bool) -> None:
+    """Have the person type the agent's name; Cancelled when they type anything else."""
+    lost = "what it knows is kept" if keep_state else "all it knows goes with it, for good"
+    print_line(f"Deleting agent {name}: {lost}.")
+    if ask_once("Type its name to go on: ") != name:
+        raise Cancelled("Nothing was deleted.", hint="With `--yes` nobody is asked.")
 
 
 @app.command("export")

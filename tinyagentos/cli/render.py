@@ -46,6 +46,11 @@ def print_pieces(pieces: Iterable[str]) -> None:
     print_line("")
 
 
+def is_attended() -> bool:
+    """Whether a person reads what we print and can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def ask_line(prompt: str) -> str:
     """A line from the person at the terminal; empty when there are no more."""
     while True:
@@ -55,6 +60,15 @@ def ask_line(prompt: str) -> str:
         except EOFError:
             print_line("")
             return ""
+
+
+def ask_once(prompt: str) -> str:
+    """What the person types at that, if anything."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        print_line("")
+        return ""
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:

@@ -77,3 +77,25 @@ def test_shells_complete_commands_and_what_the_server_has(
 
 def test_without_a_server_nothing_is_offered_and_nothing_said(tmp_path: Path) -> None:
     assert complete(tmp_path, "bash", "taos agent show he") == []
+
+
+def test_bash_completes_the_launcher_in_a_checkout_too(tmp_path: Path) -> None:
+    """By the script that --show-completion prints; bash looks `./taos` up by its last part."""
+    launcher = tmp_path / "taos"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tinyagentos.cli "$@"\n')
+    launcher.chmod(0o755)
+    script = """
+    eval "$(./taos --show-completion bash)"
+    complete -p taos
+    COMP_WORDS=(./taos agent dep) COMP_CWORD=2
+    _taos_completion ./taos && echo "${COMPREPLY[@]}"
+    """
+    root = Path(__file__).parents[3]
+    ended = subprocess.run(
+        ["bash", "--norc", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(root), "TAOS_PROGRAM": "./taos",
+             "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )  # fmt: skip
+    registered, offered = ended.stdout.splitlines()
+    assert registered == "complete -o default -F _taos_completion taos"
+    assert offered.split() == ["deploy"]

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.unit.api.live import LiveServer, make_agent
+from tests.unit.cli.conftest import Terminal
 from tinyagentos import wire
 from tinyagentos.cli.progress import (
     Gauge,
@@ -34,13 +35,6 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = Job("j1", "deploy", "agent:hello", NOW, JobState.running, attempt=1)
 ONE = Step("create instance", StepState.succeeded, NOW, 1.25)
 TWO = Step("install", StepState.running, NOW, 2.0, 5_000_000, 20_000_000, "npm\nunpacking")
-
-
-class Terminal(io.StringIO):
-    """Standard output that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def of(job: Job, *steps: Step, state: JobState = JobState.running) -> wire.Job:
