@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tinyagentos.cli import app
 
-FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:sudo )?(?:\./)?taos(?: [^`]*)?)`")
 # Of every command, or of every one that begins a job: a summary says so once.
 EVERYWHERE = {"--help", "--json", "--wait", "--no-wait"}
@@ -30,6 +30,28 @@ def mentions_in(text: str) -> Iterator[tuple[str, ...]]:
         yield tuple(found.removeprefix("sudo ").split()[1:])
 
 
+def sentences_of(source: str) -> Iterator[str]:
+    """Every text in a module's code, docstrings left out; what is filled in later is `...`."""
+    tree = ast.parse(source)
+    within: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            within.add(node.value)  # a docstring: nobody is shown it
+        elif isinstance(node, ast.JoinedStr) and node not in within:
+            within |= set(node.values)
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in within:
+            yield node.value
+
+
+def says(sentence: str, quoted: str) -> bool:
+    """Whether the sentence has what is quoted of it, where `...` is anything."""
+    parts = (re.escape(part.strip(" ")) for part in quoted.split("..."))
+    return re.search(r".*".join(parts), sentence, re.DOTALL) is not None
+
+
 def words_after_taos(line: str) -> tuple[str, ...] | None:
     """The words given to our command, without a comment; None: the line is no command of ours."""
     if not re.match(r"(sudo )?(\./)?taos( |$)", line):
@@ -45,9 +67,12 @@ def read_command(words: Sequence[str]) -> None:
     missing, a value that cannot be one.
     """
     command, path, rest = find_command(words)
-    is_command = not isinstance(command, TyperGroup) or (rest and rest[0].startswith("-"))
-    assert is_command, f"taos {' '.join(words)} is no command"
-    with contextlib.suppress(typer.Exit):  # --version and --help have done all they do
+    if isinstance(command, TyperGroup):
+        # The options of a group act as soon as they are read (--install-completion does), so
+        # they are only looked up.
+        assert rest, f"taos {' '.join(path)} is no command"
+        assert set(rest) <= options_of(command), f"taos {' '.join(words)} is no command"
+    elif "--help" not in rest:
         command.make_context(" ".join(("taos", *path)), list(rest))
 
 

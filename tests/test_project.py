@@ -23,6 +23,8 @@ from tests.documents import (
     option_names,
     options_of,
     read_command,
+    says,
+    sentences_of,
     summary_in,
     unknown_in,
     words_after_taos,
@@ -189,7 +191,7 @@ def test_the_readmes_commands_are_seen_as_a_person_types_them() -> None:
     ],
 )
 def test_a_command_that_the_command_line_would_refuse_is_noticed(line: str) -> None:
-    (words,) = commands_in(f"```sh\n{line}\n```\n")
+    (words,) = commands_in(f"1. A step:\n\n   ```sh\n   {line}\n   ```\n")
     with pytest.raises((UsageError, AssertionError)):
         read_command(words)
 
@@ -219,6 +221,34 @@ def test_commands_without_json_are_the_ones_that_the_documents_name() -> None:
     for page in (ROOT / "README.md", REFERENCE):
         text = " ".join(page.read_text().split())
         assert "`--json` but for `serve`, `test` and `agent shell`" in text, page.name
+
+
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def sentences() -> tuple[str, ...]:
+    """All that the code can say."""
+    said = (one for path in SOURCES for one in sentences_of(path.read_text()))
+    return (*said, (ROOT / "taos").read_text())
+
+
+@pytest.mark.parametrize("quoted", re.findall(r'"([^"\n]+)"', TROUBLES))
+def test_what_the_troubleshooting_quotes_is_what_the_code_says(
+    sentences: tuple[str, ...], quoted: str
+) -> None:
+    assert any(says(sentence, quoted) for sentence in sentences)
+
+
+def test_a_quotation_is_found_whatever_was_filled_in() -> None:
+    source = (
+        '''"""Module that is away."""\nsay(f"The {a} is {b!r} of " f"{c} MiB.")\nsay("Gone.")'''
+    )
+    (sentence, gone) = sentences_of(source)
+    assert (sentence, gone) == ("The ... is ... of ... MiB.", "Gone.")
+    assert says(sentence, "The ... of ... MiB.")
+    assert says(sentence, "MiB.")
+    assert not says(sentence, "The ... was")
 
 
 def test_every_error_has_its_place_in_the_troubleshooting() -> None:

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
-from tests.documents import all_commands
+from tests.documents import FENCE, all_commands
 from tests.unit.api.live import LiveServer
 from tests.unit.cli.conftest import Taos
 from tinyagentos.cli.errors import DONE, USAGE
-from tinyagentos.cli.guide import FOLDERS, TOPICS
+from tinyagentos.cli.guide import FOLDERS, TOPICS, draw, for_terminal
 
 SHELLS = {"bash": "COMP_WORDS", "zsh": "_TYPER_COMPLETE_ARGS", "fish": "_TYPER_COMPLETE_ARGS"}
 
@@ -28,6 +29,26 @@ def test_topics_are_listed_with_their_titles(taos: Taos) -> None:
 @pytest.mark.parametrize("topic", TOPICS)
 def test_a_topic_is_its_page(taos: Taos, topic: str) -> None:
     assert taos("help", topic).out == (FOLDERS[1] / f"{topic}.md").read_text()
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_reads_well_in_80_columns(topic: str) -> None:
+    text = (FOLDERS[1] / f"{topic}.md").read_text()
+    for block in FENCE.findall(text):
+        for line in block.splitlines():
+            assert len(line) <= 78, f"it would be broken, and not be a command any more: {line}"
+    rows = Text.from_ansi(draw(text, 80)).plain.splitlines()
+    assert all(len(row) <= 80 for row in rows)
+    shown = "\n".join(rows)
+    assert ".md)" not in shown
+    assert "agents.png" not in shown
+
+
+def test_links_are_commands_where_they_can_be() -> None:
+    page = (
+        "![Agents](agents.png)\n\nSee [models](models.md#add), [why](adr/0001.md), [it](http://x/)."
+    )
+    assert for_terminal(page) == "See models (`taos help models`), why, [it](http://x/)."
 
 
 def test_every_page_of_the_guide_is_a_topic() -> None:
