@@ -33,9 +33,10 @@ from tests.unit.api.fake_services import FakeServices
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.api.app import create_api
+from tinyagentos.api.auth import OPEN_FOLDERS, OPEN_PATHS
 from tinyagentos.api.document import render_api
 from tinyagentos.config import Settings
-from tinyagentos.factory.recipe import list_recipes
+from tinyagentos.factory.recipe import list_recipes, load_recipe
 from tinyagentos.model.errors import ALL_ERRORS
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,19 @@ def test_every_job_kind_and_step_is_documented(tmp_path: Path) -> None:
 def test_every_recipe_says_what_it_is(name: str) -> None:
     readme = ROOT / "tinyagentos" / "recipes" / name / "README.md"
     assert f"# {name}" in readme.read_text()
+
+
+@pytest.mark.parametrize("name", [one for one in list_recipes() if load_recipe(one).defaults])
+@pytest.mark.parametrize("page", ["README.md", "docs/first-agent.md", "docs/images.md"])
+def test_every_framework_is_where_people_choose_one(name: str, page: str) -> None:
+    assert f"`{name}`" in (ROOT / page).read_text()
+    assert f"recipes/{name}/README.md" in (ROOT / "docs" / "maintainer.md").read_text()
+
+
+def test_what_is_open_to_everybody_is_documented() -> None:
+    for page in (REFERENCE, ROOT / "ARCHITECTURE.md"):
+        text = page.read_text()
+        assert [one for one in (*OPEN_PATHS, *OPEN_FOLDERS) if f"`{one}`" not in text] == []
 
 
 def test_the_api_reference_is_what_the_contract_says(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.documents import read_command, words_after_taos
+from tinyagentos.factory.recipe import list_recipes, load_recipe
+from tinyagentos.model.recipe import RecipeKind
 
 WORKFLOWS = Path(__file__).parents[2] / ".github" / "workflows"
 NAMES = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
@@ -105,6 +107,11 @@ def test_images_are_built_natively_proven_and_then_published() -> None:
         one["arch"]: one["runner"] for one in jobs["build"]["strategy"]["matrix"]["include"]
     }
     assert machines == {"x64": "ubuntu-24.04", "arm64": "ubuntu-24.04-arm"}
+    agents = [name for name in list_recipes() if load_recipe(name).kind is RecipeKind.agent]
+    for job in ("build", "remember"):
+        matrix = jobs[job]["strategy"]["matrix"]
+        assert sorted(matrix["framework"]) == agents
+        assert set(matrix["arch"]) == set(machines)
     assert jobs["publish"]["needs"] == "build"
     names = [one.get("name") for one in jobs["build"]["steps"]]
     assert names.index("Build") < names.index("Report") < names.index("Smoke test")

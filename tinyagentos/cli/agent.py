@@ -44,7 +44,10 @@ Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 def deploy(
     name: NewName,
     framework: Annotated[
-        str, typer.Option(help="What to deploy.", autocompletion=complete_frameworks)
+        str,
+        typer.Option(
+            help="Its framework; `taos image list` names all.", autocompletion=complete_frameworks
+        ),
     ] = "openclaw",
     source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",

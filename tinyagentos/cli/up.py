@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyagentos import wire
-from tinyagentos.cli.common import Json, need_root
+from tinyagentos.cli.common import Json, complete_frameworks, need_root
 from tinyagentos.cli.progress import check_succeeded, follow, usual_deploy
 from tinyagentos.cli.render import print_json, print_line
 from tinyagentos.cli.web import web_link
@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def up(
     agent: Annotated[str, typer.Argument(help="The agent's name.")] = "hello",
-    framework: Annotated[str, typer.Option(help="What to deploy.")] = "openclaw",
+    framework: Annotated[
+        str, typer.Option(help="Its framework.", autocompletion=complete_frameworks)
+    ] = "openclaw",
     as_json: Json = False,
 ) -> None:
     """Set the host up, start the server, deploy AGENT, wait until it is ready."""
