@@ -18,6 +18,7 @@ from tinyagentos.config import Settings, read_program
 from tinyagentos.model.agent import AgentState, check_agent_name
 from tinyagentos.model.errors import NotFound, NotReady
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FIRST_DEPLOY = "A first deploy usually takes about a minute; the next ones take seconds."
 
 
@@ -114,9 +115,10 @@ def summary(
 ) -> tuple[str, ...]:
     """What a person needs to know next. link: see web_link(); talk: see ways_to_talk()."""
     name, taos = agent.name, program or read_program()
+    elsewhere = (f"from a phone or another machine: {taos} help install",)
     rows = (
         ("talk", *talk),
-        ("web", link),
+        ("web", link, *(elsewhere if settings.host in LOOPBACK else ())),
         ("look", f"{taos} agent show {name}", f"{taos} agent logs {name} -f"),
         ("end", f"{taos} agent stop {name}", f"{taos} agent delete {name}"),
         ("API", f"{web_address(settings)}, with the token in {settings.token_file}"),

@@ -93,6 +93,8 @@ def test_the_summary_has_the_address_and_what_to_do_next(client: Client, tmp_pat
         "         ./taos agent delete hello",
         f"  API    http://127.0.0.1:8420, with the token in {tmp_path}/token",
     )
+    usual = summary(agent, settings.model_copy(update={"host": "127.0.0.1"}), link, talk, "./taos")
+    assert usual[4] == "         from a phone or another machine: ./taos help install"
 
 
 def test_an_agent_without_a_model_needs_one_first(client: Client) -> None:
