@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,32 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-import typer
-from typer.core import TyperGroup
+from typer._click.exceptions import UsageError  # Typer has no public name for it
 
+from tests.documents import (
+    EVERYWHERE,
+    all_commands,
+    commands_in,
+    find_command,
+    is_group,
+    mentions_in,
+    option_names,
+    options_of,
+    read_command,
+    says,
+    sentences_of,
+    summary_in,
+    unknown_in,
+    words_after_taos,
+)
 from tests.unit.api.fake_services import FakeServices
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.api.app import create_api
+from tinyagentos.api.auth import OPEN_FOLDERS, OPEN_PATHS
 from tinyagentos.api.document import render_api
-from tinyagentos.cli import app as cli
 from tinyagentos.config import Settings
-from tinyagentos.factory.recipe import list_recipes
+from tinyagentos.factory.recipe import list_recipes, load_recipe
 from tinyagentos.model.errors import ALL_ERRORS
 
 ROOT = Path(__file__).parent.parent
@@ -62,8 +76,12 @@ def test_shell_scripts_are_clean(script: str) -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    assert "./taos test" in (ROOT / "README.md").read_text()
-    assert "./taos test" in (ROOT / ".ci" / "run").read_text()
+    tests = [one for one in commands_in((ROOT / "README.md").read_text()) if one[0] == "test"]
+    assert tests == [("test",)]
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert words_after_taos(last.removeprefix("exec ").partition(" <")[0]) == tests[0]
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert re.search(r"run: sudo .*\.ci/run$", workflow, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
@@ -85,18 +103,6 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
             assert f"| `{method.upper()} {shown}` |" in text, (method, path)
 
 
-def test_every_command_is_documented() -> None:
-    text = REFERENCE.read_text().partition("## Commands")[2].partition("##")[0]
-    group = typer.main.get_command(cli)
-    assert isinstance(group, TyperGroup)
-    for name, command in group.commands.items():
-        line = next(one for one in text.splitlines() if one.startswith(f"taos {name}"))
-        for noun in getattr(command, "commands", {}):
-            lines = [one for one in text.splitlines() if one.startswith(f"taos {name}")]
-            assert any(noun in one.split() for one in lines), (name, noun)
-        assert line
-
-
 def test_every_job_kind_and_step_is_documented(tmp_path: Path) -> None:
     text = REFERENCE.read_text().partition("## Job kinds")[2].partition("## Error")[0]
     host = cast(Host, SimpleNamespace(settings=Settings(data_dir=tmp_path)))
@@ -111,6 +117,19 @@ def test_every_recipe_says_what_it_is(name: str) -> None:
     assert f"# {name}" in readme.read_text()
 
 
+@pytest.mark.parametrize("name", [one for one in list_recipes() if load_recipe(one).defaults])
+@pytest.mark.parametrize("page", ["README.md", "docs/first-agent.md", "docs/images.md"])
+def test_every_framework_is_where_people_choose_one(name: str, page: str) -> None:
+    assert f"`{name}`" in (ROOT / page).read_text()
+    assert f"recipes/{name}/README.md" in (ROOT / "docs" / "maintainer.md").read_text()
+
+
+def test_what_is_open_to_everybody_is_documented() -> None:
+    for page in (REFERENCE, ROOT / "ARCHITECTURE.md"):
+        text = page.read_text()
+        assert [one for one in (*OPEN_PATHS, *OPEN_FOLDERS) if f"`{one}`" not in text] == []
+
+
 def test_the_api_reference_is_what_the_contract_says(tmp_path: Path) -> None:
     """Set TAOS_WRITE_DOCS=1 to write it anew."""
     said = render_api(create_api(FakeServices(tmp_path)).openapi())
@@ -120,11 +139,23 @@ def test_the_api_reference_is_what_the_contract_says(tmp_path: Path) -> None:
     assert page.read_text() == said, "run TAOS_WRITE_DOCS=1 pytest tests/test_project.py"
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "adr").glob("*.md")),
+    *sorted((ROOT / "tinyagentos" / "recipes").glob("*/README.md")),
+]
+
+
+def name_of(page: Path) -> str:
+    """A page or source as tests are told apart by."""
+    return str(page.relative_to(ROOT))
+
+
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
-@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for path, anchor in LINK.findall(page.read_text()):
         if path.startswith(("http:", "https:")):
@@ -141,27 +172,97 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-def commands_in(page: Path) -> list[str]:
-    """The lines of a page's code blocks that begin with `taos`; `...` and `|` mean a summary."""
-    blocks = re.findall(r"^```\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [one for one in lines if one.startswith(("taos ", "./taos ")) and " | " not in one]
+COMMANDS = [one for one in DOCUMENTS if one != REFERENCE]
+SOURCES = sorted((ROOT / "tinyagentos").rglob("*.py"))
+
+
+@pytest.mark.parametrize("page", COMMANDS, ids=name_of)
+def test_every_command_in_the_documents_is_one_that_the_command_line_takes(page: Path) -> None:
+    for words in commands_in(page.read_text()):
+        read_command(words)
+
+
+@pytest.mark.parametrize("page", [*DOCUMENTS, *SOURCES], ids=name_of)
+def test_every_command_that_a_sentence_or_a_hint_names_is_there(page: Path) -> None:
+    for words in mentions_in(page.read_text()):
+        assert not unknown_in(words), f"{page.name}: taos {' '.join(words)}"
+
+
+def test_the_readmes_commands_are_seen_as_a_person_types_them() -> None:
+    page = (ROOT / "README.md").read_text()
+    assert commands_in(page)[:2] == [("up", "hello"), ("test",)]
+    assert ("agent", "export", "hello", "--to", "/tmp/hello.taos") in commands_in(page)
 
 
 @pytest.mark.parametrize(
-    "page", [one for one in DOCUMENTS if one.name != "reference.md"], ids=lambda page: page.name
+    "line",
+    [
+        "./taos agent dance hello",
+        "sudo ./taos up hello --quickly     # a comment",
+        "taos agent export hello",
+        "taos agent model hello --budget much",
+        "taos agent",
+    ],
 )
-def test_every_command_in_the_documents_exists(page: Path) -> None:
-    group = typer.main.get_command(cli)
-    for line in commands_in(page):
-        found, words = group, shlex.split(line.partition("  #")[0])[1:]
-        while isinstance(found, TyperGroup) and words and not words[0].startswith("-"):
-            assert words[0] in found.commands, f"{page.name}: {line}"
-            found = found.commands[words.pop(0)]
-        options = {name for one in found.params for name in (*one.opts, *one.secondary_opts)}
-        options |= {"--help"}
-        given = [word.partition("=")[0] for word in words if word.startswith("-") and word != "--"]
-        assert set(given) <= options, f"{page.name}: {line}"
+def test_a_command_that_the_command_line_would_refuse_is_noticed(line: str) -> None:
+    (words,) = commands_in(f"1. A step:\n\n   ```sh\n   {line}\n   ```\n")
+    with pytest.raises((UsageError, AssertionError)):
+        read_command(words)
+
+
+def test_a_command_that_is_not_there_is_noticed_in_a_sentence() -> None:
+    text = (
+        "Run `sudo ./taos agent dance`, then `taos up --quickly NAME`, then `taos image policy P`."
+    )
+    assert [unknown_in(words) for words in mentions_in(text)] == [["dance"], ["--quickly"], []]
+
+
+def test_the_summary_of_the_commands_has_every_command_and_every_option() -> None:
+    said = summary_in(REFERENCE.read_text())
+    assert set(said) == {path for path in all_commands() if not is_group(path)}
+    for path, text in said.items():
+        named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+        options = options_of(find_command(path)[0])
+        assert named <= options, f"taos {' '.join(path)}"
+        for names in option_names(path):
+            assert named & names or names & EVERYWHERE, f"taos {' '.join(path)}: {names}"
+
+
+def test_commands_without_json_are_the_ones_that_the_documents_name() -> None:
+    leaves = (path for path in all_commands() if not is_group(path))
+    without = {path for path in leaves if "--json" not in options_of(find_command(path)[0])}
+    assert without == {("serve",), ("test",), ("agent", "shell")}
+    for page in (ROOT / "README.md", REFERENCE):
+        text = " ".join(page.read_text().split())
+        assert "`--json` but for `serve`, `test` and `agent shell`" in text, page.name
+
+
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def sentences() -> tuple[str, ...]:
+    """All that the code can say."""
+    said = (one for path in SOURCES for one in sentences_of(path.read_text()))
+    return (*said, (ROOT / "taos").read_text())
+
+
+@pytest.mark.parametrize("quoted", re.findall(r'"([^"\n]+)"', TROUBLES))
+def test_what_the_troubleshooting_quotes_is_what_the_code_says(
+    sentences: tuple[str, ...], quoted: str
+) -> None:
+    assert any(says(sentence, quoted) for sentence in sentences)
+
+
+def test_a_quotation_is_found_whatever_was_filled_in() -> None:
+    source = (
+        '''"""Module that is away."""\nsay(f"The {a} is {b!r} of " f"{c} MiB.")\nsay("Gone.")'''
+    )
+    (sentence, gone) = sentences_of(source)
+    assert (sentence, gone) == ("The ... is ... of ... MiB.", "Gone.")
+    assert says(sentence, "The ... of ... MiB.")
+    assert says(sentence, "MiB.")
+    assert not says(sentence, "The ... was")
 
 
 def test_every_error_has_its_place_in_the_troubleshooting() -> None:

@@ -383,7 +383,7 @@ def _read(kind: type[T], response: httpx.Response) -> T:
     except ValidationError as error:
         raise TaosError(
             "The server's answer cannot be understood.",
-            hint="Restart it when taOS was updated meanwhile.",
+            hint="When taOS was updated meanwhile, run `taos restart`.",
         ) from error
 
 

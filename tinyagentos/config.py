@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,9 @@ from pydantic_settings import (
 )
 
 SETTINGS_FILE = Path("/etc/taos/taos.toml")
+# No settings: said anew with each command, the first by the launcher, the second by a script.
+PROGRAM_VARIABLE = "TAOS_PROGRAM"
+PROVIDER_KEY_VARIABLE = "TAOS_PROVIDER_KEY"
 
 
 class Settings(BaseSettings):
@@ -92,6 +97,12 @@ class Settings(BaseSettings):
         """Flags before environment before the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @classmethod
+    def of_host(cls) -> Settings:
+        """The host's own settings: those of a server that a TAOS_* variable does not reach."""
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return cls(**{**defaults, **TomlConfigSettingsSource(cls)()})
+
     @property
     def token_file(self) -> Path:
         """The bearer token of the API, mode 0600."""
@@ -126,3 +137,15 @@ class Settings(BaseSettings):
     def agent_sockets(self) -> Path:
         """Folder with one socket per agent. Not below /run: Incus needs it before we start."""
         return self.data_dir / "agents"
+
+
+def read_program(environ: Mapping[str, str] = os.environ) -> str:
+    """How the person runs the command line: `taos`, `./taos`, or either with sudo."""
+    name = environ.get(PROGRAM_VARIABLE) or "taos"
+    return f"sudo {name}" if environ.get("SUDO_UID") else name
+
+
+def read_provider_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key of a provider that a script gives; None when it gives none."""
+    given = environ.get(PROVIDER_KEY_VARIABLE)
+    return None if given is None else given.strip()

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.host.facts import host_arch
+from tinyagentos.host.server import server_pid
 from tinyagentos.model.image import INCUS_ARCH
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,6 +181,34 @@ async def test_a_second_server_says_that_one_runs(person: Person) -> None:
         assert ended.status == 1
         assert ended.err.startswith("taos: A taOS server runs already.\n  hint: ")
         assert (await person.taos("job", "list")).status == 0
+
+
+async def test_a_restart_has_changed_settings_take_effect(person: Person, fake: FakeIncus) -> None:
+    (person.folder / "data").mkdir()
+    try:
+        started = await person.taos("restart")
+        assert (started.status, started.err) == (0, "")
+        assert started.out.startswith("starting the server …\n")
+        first = server_pid(person.folder / "run" / "taos.sock")
+        assert (await person.taos("job", "list")).out == "No jobs yet.\n"
+
+        person.env |= {"TAOS_RUN_DIR": str(person.folder / "run"), "TAOS_PORT": "many"}
+        refused = await person.taos("restart")
+        assert refused.status == 2
+        assert server_pid(person.folder / "run" / "taos.sock") == first, "it goes on"
+
+        person.env |= {"TAOS_PORT": "0", "TAOS_MAX_JOBS": "1"}
+        again = await person.taos("restart", "--json")
+        assert (again.status, again.err) == (0, "")
+        assert json.loads(again.out)["address"].startswith("http://127.0.0.1:")
+        second = server_pid(person.folder / "run" / "taos.sock")
+        assert second not in (None, first)
+        environment = Path(f"/proc/{second}/environ").read_bytes()
+        assert b"TAOS_MAX_JOBS=1" in environment
+    finally:
+        assert (await person.taos("stop")).out == "The server is stopped; agents go on.\n"
+    assert server_pid(person.folder / "run" / "taos.sock") is None
+    assert (await person.taos("stop", "--json")).out == '{\n  "stopped": false\n}\n'
 
 
 async def test_the_server_is_healthy_with_no_incus_at_all(folder: Path) -> None:

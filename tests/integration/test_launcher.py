@@ -74,6 +74,21 @@ def test_later_uses_say_nothing_and_import_nothing_from_where_they_are(
     checkout.launcher = checkout.folder / "taos"
 
 
+def test_it_passes_on_how_it_was_called(checkout: Checkout, tmp_path: Path) -> None:
+    main = checkout.folder / "tinyagentos" / "cli" / "__main__.py"
+    (tmp_path / "taos").symlink_to(checkout.folder / "taos")
+    main.write_text("import os; print(os.environ['TAOS_PROGRAM'])\n")
+    try:
+        for program, path in (("./taos", "/usr/bin:/bin"), ("taos", f"{tmp_path}:/usr/bin:/bin")):
+            said = subprocess.run(
+                [program], cwd=checkout.folder, env={**os.environ, "PATH": path},
+                capture_output=True, text=True, timeout=60, check=True,
+            )  # fmt: skip
+            assert said.stdout == f"{program}\n"
+    finally:
+        main.write_text(SAYS)
+
+
 def test_a_changed_lock_is_installed(checkout: Checkout) -> None:
     (checkout.folder / "requirements.lock").write_text("# changed\n")
     assert checkout.run()[1] == "installing the Python packages that changed"

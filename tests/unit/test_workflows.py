@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from ruamel.yaml import YAML
-from typer.core import TyperGroup
 
-from tinyagentos.cli import app as cli
+from tests.documents import read_command, words_after_taos
+from tinyagentos.factory.recipe import list_recipes, load_recipe
+from tinyagentos.model.recipe import RecipeKind
 
 WORKFLOWS = Path(__file__).parents[2] / ".github" / "workflows"
 NAMES = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
@@ -66,24 +65,17 @@ def test_actions_are_pinned_to_a_commit(name: str) -> None:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", f"x@{'0' * 40}")), step
 
 
-def commands(script: str) -> Iterator[list[str]]:
+def commands(script: str) -> Iterator[tuple[str, ...]]:
     for line in script.replace("\\\n", " ").splitlines():
-        words = shlex.split(line.partition(" >")[0])
-        if "./taos" in words:
-            yield words[words.index("./taos") + 1 :]
+        command = line.strip().partition(" >")[0].replace(' "${against[@]}"', "")
+        if (words := words_after_taos(command)) is not None:
+            yield words
 
 
-def test_every_command_is_one_of_ours_with_options_that_it_has() -> None:
+def test_every_command_is_one_that_the_command_line_takes() -> None:
     seen = []
     for words in (one for script in scripts("build-agent-images.yml") for one in commands(script)):
-        command: Any = typer.main.get_command(cli)
-        rest = list(words)
-        while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
-            name = rest.pop(0)
-            assert name in command.commands, words
-            command = command.commands[name]
-        options = {opt for one in command.params for opt in one.opts}
-        assert {word for word in rest if word.startswith("--")} <= options, words
+        read_command(words)
         seen.append(" ".join(words[:2]))
     assert seen == [
         "setup", "image build", "image report", "image report", "image smoke", "--version",
@@ -115,6 +107,11 @@ def test_images_are_built_natively_proven_and_then_published() -> None:
         one["arch"]: one["runner"] for one in jobs["build"]["strategy"]["matrix"]["include"]
     }
     assert machines == {"x64": "ubuntu-24.04", "arm64": "ubuntu-24.04-arm"}
+    agents = [name for name in list_recipes() if load_recipe(name).kind is RecipeKind.agent]
+    for job in ("build", "remember"):
+        matrix = jobs[job]["strategy"]["matrix"]
+        assert sorted(matrix["framework"]) == agents
+        assert set(matrix["arch"]) == set(machines)
     assert jobs["publish"]["needs"] == "build"
     names = [one.get("name") for one in jobs["build"]["steps"]]
     assert names.index("Build") < names.index("Report") < names.index("Smoke test")

@@ -14,14 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, complete_agents, complete_frameworks, connect
+from tinyagentos.cli.progress import check_succeeded, follow
 from tinyagentos.cli.render import (
     ask_line,
-    check_succeeded,
-    follow_job,
+    ask_once,
+    is_attended,
     print_json,
     print_line,
     print_pieces,
     print_table,
+    print_text,
 )
 from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
@@ -42,7 +44,10 @@ Wait = Annotated[bool, typer.Option(help="Wait until the job has ended.")]
 def deploy(
     name: NewName,
     framework: Annotated[
-        str, typer.Option(help="What to deploy.", autocompletion=complete_frameworks)
+        str,
+        typer.Option(
+            help="Its framework; `taos image list` names all.", autocompletion=complete_frameworks
+        ),
     ] = "openclaw",
     source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
@@ -103,7 +108,7 @@ def logs(
 ) -> None:
     """The agent's log; with --json each line is a JSON string."""
     for line in connect().logs(name, follow=follow, lines=lines, since=since):
-        print_line(json.dumps(line) if as_json else line)
+        print_text(json.dumps(line) if as_json else line)
 
 
 @app.command()
@@ -300,11 +305,25 @@ def delete(
     keep_state: Annotated[
         bool, typer.Option("--keep-state", help="Keep what it knows, for a new agent.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the name again.")] = False,
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Remove the agent with its state. Without --keep-state there is no way back."""
+    """Remove the agent with its state. Without --keep-state there is no way back.
+
+    On a terminal you are asked to type its name; a script is not.
+    """
+    if is_attended() and not (yes or as_json):
+        confirm_delete(connect().agent(name).name, keep_state=keep_state)
     begin(lambda client: client.delete(name, keep_state=keep_state), wait=wait, as_json=as_json)
+
+
+def confirm_delete(name: str, *, keep_state: bool) -> None:
+    """Have the person type the agent's name; Cancelled when they type anything else."""
+    lost = "what it knows is kept" if keep_state else "all it knows goes with it, for good"
+    print_line(f"Deleting agent {name}: {lost}.")
+    if ask_once("Type its name to go on: ") != name:
+        raise Cancelled("Nothing was deleted.", hint="With `--yes` nobody is asked.")
 
 
 @app.command("export")
@@ -328,7 +347,7 @@ def import_agent(
     """Deploy the agent in the file: as it was set, knowing what it knew."""
     client = connect()
     answer = client.import_agent(str(file.absolute()))
-    check_succeeded(follow_job(client.watch(answer.job.id), quiet=as_json))
+    check_succeeded(follow(client, answer.job, quiet=as_json))
     request = answer.deploy.model_copy(update={"name": name or answer.deploy.name})
     begin(lambda client: client.deploy(request), wait=True, as_json=as_json)
 
@@ -375,7 +394,7 @@ def begin(ask: Callable[[Client], wire.Job], *, wait: bool, as_json: bool) -> No
     client = connect()
     job = ask(client)
     if wait:
-        job = follow_job(client.watch(job.id), quiet=as_json)
+        job = follow(client, job, quiet=as_json)
     if as_json:
         print_json(job)
     elif not wait:

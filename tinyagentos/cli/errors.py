@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from tinyagentos.config import SETTINGS_FILE, Settings
+from tinyagentos.config import SETTINGS_FILE, Settings, read_program
 from tinyagentos.model.errors import Cancelled, InvalidInput, TaosError
 
 DONE, FAILED, USAGE, CANCELLED = 0, 1, 2, 3
@@ -26,11 +26,16 @@ def exit_status(error: TaosError) -> int:
             return FAILED
 
 
+def as_typed(text: str, program: str = "") -> str:
+    """The text with our commands as the person runs them. program: else what they typed."""
+    return text.replace("`taos ", f"`{program or read_program()} ")
+
+
 def say(error: TaosError) -> None:
     """One sentence and a hint on standard error."""
-    print(f"taos: {error.message}", file=sys.stderr)  # noqa: T201 - the terminal is our output
+    sys.stderr.write(as_typed(f"taos: {error.message}\n"))
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)  # noqa: T201 - the terminal is our output
+        sys.stderr.write(as_typed(f"  hint: {error.hint}\n"))
 
 
 def guarded(command: Callable[[], None]) -> int:

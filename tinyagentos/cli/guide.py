@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +26,8 @@ FOLDERS = (PACKAGE / "docs", PACKAGE.parent / "docs")
 TOPICS = ("install", "first-agent", "models", "network", "backup", "images", "web",
           "troubleshooting", "maintainer", "publishing", "reference", "api")  # fmt: skip
 WIDEST = 100
+PICTURE = re.compile(r"^!\[.*\]\(.*\)\n+", re.MULTILINE)
+LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def register(app: typer.Typer) -> None:
@@ -70,14 +76,37 @@ def title_of(page: Path) -> str:
 
 
 def show_markdown(text: str) -> None:
-    """The page for a terminal; as it is in a pipe."""
+    """The page for a terminal, in a pager where there is one; as it is in a pipe."""
     if not sys.stdout.isatty():
         sys.stdout.write(text)
         return
-    console = Console()
-    console.width = min(console.width, WIDEST)
-    with console.pager(styles=True):
-        console.print(Markdown(text, hyperlinks=False))
+    drawn = draw(text, min(Console().width, WIDEST))
+    if less := shutil.which("less"):
+        # -R: styles and not their codes; -FX: what fits stays on the screen, and nobody waits.
+        subprocess.run([less, "-FRX"], input=drawn, text=True, check=False)
+    else:
+        sys.stdout.write(drawn)
+
+
+def draw(text: str, width: int) -> str:
+    """The page with a terminal's styles, in rows of at most that width."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True)
+    console.print(Markdown(for_terminal(text), hyperlinks=False))
+    return file.getvalue()
+
+
+def for_terminal(text: str) -> str:
+    """The page without what a terminal cannot show: no pictures, and links as commands."""
+    return LINK.sub(_say_link, PICTURE.sub("", text))
+
+
+def _say_link(link: re.Match[str]) -> str:
+    label, target = link.groups()
+    name = target.partition("#")[0].removesuffix(".md")
+    if name in TOPICS:
+        return f"{label} (`taos help {name}`)"
+    return link[0] if target.startswith("http") else label
 
 
 def command_help(words: list[str], context: typer.Context) -> str:

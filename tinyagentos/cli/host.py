@@ -16,7 +16,7 @@ from tinyagentos.cli.render import print_json, print_line
 from tinyagentos.config import Settings
 from tinyagentos.host.check import Verdict
 from tinyagentos.host.setup import examine_host, set_up_host
-from tinyagentos.model.errors import HostNotReady
+from tinyagentos.model.errors import HostNotReady, NotFound
 
 ROOT = Path(__file__).parent.parent.parent
 MARKS = {Verdict.ok: "✓", Verdict.warn: "!", Verdict.fail: "✗"}
@@ -71,6 +71,11 @@ def test(context: typer.Context) -> None:
     """Install what the tests need and run all of them, real Incus included."""
     from tinyagentos.host.testing import testing_host
 
+    if not (ROOT / "tests").is_dir():
+        raise NotFound(
+            "The tests are not in an installed package.",
+            hint="Run `./taos test` in a checkout of the project.",
+        )
     need_root("Testing with real Incus")
     os.chdir(ROOT)
     argv = [

@@ -6,16 +6,10 @@ from typing import Annotated
 
 import typer
 
+from tinyagentos import wire
 from tinyagentos.cli.common import Json, complete_jobs, connect
-from tinyagentos.cli.render import (
-    check_succeeded,
-    follow_job,
-    print_job,
-    print_json,
-    print_line,
-    print_table,
-    title,
-)
+from tinyagentos.cli.progress import check_succeeded, follow, print_job, title
+from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, cancel, retry.")
@@ -57,7 +51,8 @@ def show(job_id: Id, as_json: Json = False) -> None:
 @app.command()
 def watch(job_id: Id, as_json: Json = False) -> None:
     """Follow the job until it has ended."""
-    _watch(connect(), job_id, as_json=as_json)
+    client = connect()
+    _watch(client, client.job(job_id), as_json=as_json)
 
 
 @app.command()
@@ -80,15 +75,15 @@ def retry(
     client = connect()
     job = client.retry(job_id)
     if wait:
-        _watch(client, job.id, as_json=as_json)
+        _watch(client, job, as_json=as_json)
     elif as_json:
         print_json(job)
     else:
         print_line(f"job {job.id} begun; watch it with `taos job watch {job.id}`")
 
 
-def _watch(client: Client, job_id: str, *, as_json: bool) -> None:
-    job = follow_job(client.watch(job_id), quiet=as_json)
+def _watch(client: Client, job: wire.Job, *, as_json: bool) -> None:
+    job = follow(client, job, quiet=as_json)
     if as_json:
         print_json(job)
     else:

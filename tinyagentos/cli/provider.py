@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -12,12 +11,12 @@ from pydantic import ValidationError
 from tinyagentos import wire
 from tinyagentos.cli.common import Json, complete_providers, connect
 from tinyagentos.cli.render import print_json, print_line, print_table
+from tinyagentos.config import read_provider_key
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.provider import ProviderKind
 
 app = typer.Typer(no_args_is_help=True, help="Model providers: add, list, test, remove.")
 
-KEY_VARIABLE = "TAOS_PROVIDER_KEY"
 SHOWN = 20
 Name = Annotated[str, typer.Argument(help="What to call the provider.")]
 
@@ -69,8 +68,9 @@ def read_key(name: str, kind: str, *, stdin: bool) -> str:
     """The provider's key: from the input, the environment or a person; empty for none."""
     if stdin:
         return sys.stdin.readline().strip()
-    if KEY_VARIABLE in os.environ:
-        return os.environ[KEY_VARIABLE].strip()
+    given = read_provider_key()
+    if given is not None:
+        return given
     if kind == ProviderKind.ollama or not sys.stdin.isatty():
         return ""
     asked: str = typer.prompt(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -18,7 +19,7 @@ from tinyagentos import proc
 from tinyagentos.config import Settings
 from tinyagentos.host.facts import has_systemd
 from tinyagentos.host.incus_daemon import last_words
-from tinyagentos.model.errors import HostNotReady
+from tinyagentos.model.errors import HostNotReady, InvalidInput
 
 Report = Callable[[str], None]
 ROOT = Path(__file__).parent.parent.parent
@@ -44,7 +45,8 @@ async def ensure_server_running(settings: Settings, *, report: Report) -> None:
     report("starting the server …")
     begun = time.monotonic()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if has_systemd():
+    by_unit = has_systemd() and is_hosts_own(settings)
+    if by_unit:
         pid = None
         UNIT.write_text(render_unit(serve_command()))
         await proc.run("systemctl", "daemon-reload", within=60)
@@ -58,21 +60,58 @@ async def ensure_server_running(settings: Settings, *, report: Report) -> None:
         ended = pid is not None and proc.has_ended(pid)
         if ended or time.monotonic() - begun > START_WITHIN:
             raise HostNotReady(
-                f"The server did not start. {await _said(settings)}".strip(),
+                f"The server did not start. {await _said(settings, by_unit)}".strip(),
                 hint="Run `taos serve` to see why.",
             )
         await asyncio.sleep(0.05)  # it has no way to tell us before it serves
     report(f"  done in {time.monotonic() - begun:.1f} s")
 
 
-async def stop_server(settings: Settings, *, within: float = 30) -> None:
-    """Return when no server of these settings runs; its agents go on."""
+async def stop_server(settings: Settings, *, within: float = 30) -> bool:
+    """Return when no server of these settings runs, with whether one did; its agents go on."""
     pid = server_pid(settings.server_socket)
     if pid is None:
-        return
-    if has_systemd() and UNIT.exists():
+        return False
+    if has_systemd() and is_hosts_own(settings) and UNIT.exists():
         await proc.run("systemctl", "stop", UNIT.name, within=within)
     await proc.end(pid, within=within)
+    return True
+
+
+async def restart_server(settings: Settings, *, report: Report) -> None:
+    """Return when a server with the settings as they are now answers; agents go on meanwhile.
+
+    What cannot be served with is refused before the server that runs is stopped.
+    """
+    check_certificate(settings)
+    if await stop_server(settings):
+        report("the server is stopped")
+    await ensure_server_running(settings, report=report)
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raise InvalidInput when certificate and key of the settings are not fit for HTTPS."""
+    if settings.tls_cert is None:
+        return
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
+    except OSError as error:
+        raise InvalidInput(
+            f"HTTPS cannot be served with {settings.tls_cert} and {settings.tls_key or 'no key'}:"
+            f" {error.strerror or error}.",
+            hint="Set `tls_cert` and `tls_key` in taos.toml to a PEM certificate and its key.",
+        ) from error
+
+
+def is_hosts_own(settings: Settings, of_host: Settings | None = None) -> bool:
+    """Whether the settings are of the server that the host's unit starts.
+
+    A unit inherits no environment: a server whose folders come from there is another one, and
+    must neither become the host's nor be stopped in its place.
+    """
+    hosts = of_host or Settings.of_host()
+    return (settings.data_dir, settings.run_dir) == (hosts.data_dir, hosts.run_dir)
 
 
 def server_pid(server_socket: Path) -> int | None:
@@ -130,9 +169,9 @@ def _log(settings: Settings) -> Path:
     return settings.data_dir / "server.log"
 
 
-async def _said(settings: Settings) -> str:
+async def _said(settings: Settings, by_unit: bool) -> str:
     """The server's last words."""
-    if not has_systemd():
+    if not by_unit:
         return last_words(_log(settings), 5)
     return await proc.run(
         "journalctl", "--unit", UNIT.name, "--lines", "5", "--output", "cat", within=10

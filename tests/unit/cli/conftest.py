@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,13 @@ import pytest
 
 from tests.unit.api.live import LiveServer, live_server
 from tinyagentos.cli import main
+
+
+class Terminal(io.StringIO):
+    """Standard input or output that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.unit.api.live import LiveServer
-from tests.unit.cli.conftest import Taos
+from tests.unit.cli.conftest import Taos, Terminal
 from tinyagentos import __version__
 from tinyagentos.cli.errors import CANCELLED, DONE, FAILED, USAGE
 
@@ -133,6 +134,64 @@ def test_without_a_server_it_says_what_to_start(taos: Taos, argv: tuple[str, ...
     assert ended.err == (
         "taos: The taOS server does not run.\n  hint: Start it with `taos up`, or `taos serve`.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "status", "left"),
+    [
+        ("hello\n", (), DONE, []),
+        ("hello\n", ("--keep-state",), DONE, []),
+        ("helo\n", (), CANCELLED, ["hello"]),
+        ("\n", (), CANCELLED, ["hello"]),
+        ("", (), CANCELLED, ["hello"]),
+        ("", ("--yes",), DONE, []),
+        ("", ("--json",), DONE, []),
+    ],
+)
+def test_a_person_types_the_name_of_what_is_deleted(
+    server: LiveServer,
+    taos: Taos,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    options: tuple[str, ...],
+    status: int,
+    left: list[str],
+) -> None:
+    taos("agent", "deploy", "hello")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    monkeypatch.setattr(sys, "stdout", terminal)
+    ended = taos("agent", "delete", "hello", *options)
+    assert ended.status == status
+    assert ("Type its name" in terminal.getvalue()) == (not {"--yes", "--json"} & set(options))
+    assert ("Nothing was deleted." in ended.err) == bool(left)
+    assert list(server.agents) == left
+
+
+def test_what_is_not_there_is_said_before_anybody_types(
+    server: LiveServer, taos: Taos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("nobody\n"))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert "There is no agent 'nobody'" in taos("agent", "delete", "nobody").err
+
+
+def test_hints_name_commands_as_the_person_typed_them(
+    taos: Taos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAOS_PROGRAM", "./taos")
+    assert "Start it with `./taos up`, or `./taos serve`." in taos("agent", "list").err
+
+
+def test_a_log_is_shown_as_its_writer_wrote_it(
+    server: LiveServer, taos: Taos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAOS_PROGRAM", "./taos")
+    taos("agent", "deploy", "hello")
+    server.services.log = ["see `taos help`"]
+    assert taos("agent", "logs", "hello").out == "see `taos help`\n"
+    waiting = taos("agent", "stop", "hello", "--no-wait").out
+    assert "`./taos job watch " in waiting
 
 
 def test_a_wrong_setting_is_named(taos: Taos, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,34 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from typer.core import TyperGroup
+from rich.text import Text
 
+from tests.documents import FENCE, all_commands
 from tests.unit.api.live import LiveServer
 from tests.unit.cli.conftest import Taos
-from tinyagentos.cli import app
 from tinyagentos.cli.errors import DONE, USAGE
-from tinyagentos.cli.guide import FOLDERS, TOPICS
+from tinyagentos.cli.guide import FOLDERS, TOPICS, draw, for_terminal
 
 SHELLS = {"bash": "COMP_WORDS", "zsh": "_TYPER_COMPLETE_ARGS", "fish": "_TYPER_COMPLETE_ARGS"}
-
-
-def all_commands() -> Iterator[tuple[str, ...]]:
-    """Every command there is."""
-
-    def walk(group: TyperGroup, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        for name, one in group.commands.items():
-            yield (*before, name)
-            if isinstance(one, TyperGroup):
-                yield from walk(one, (*before, name))
-
-    root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
-    return walk(root, ())
 
 
 def test_topics_are_listed_with_their_titles(taos: Taos) -> None:
@@ -45,6 +29,26 @@ def test_topics_are_listed_with_their_titles(taos: Taos) -> None:
 @pytest.mark.parametrize("topic", TOPICS)
 def test_a_topic_is_its_page(taos: Taos, topic: str) -> None:
     assert taos("help", topic).out == (FOLDERS[1] / f"{topic}.md").read_text()
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_reads_well_in_80_columns(topic: str) -> None:
+    text = (FOLDERS[1] / f"{topic}.md").read_text()
+    for block in FENCE.findall(text):
+        for line in block.splitlines():
+            assert len(line) <= 78, f"it would be broken, and not be a command any more: {line}"
+    rows = Text.from_ansi(draw(text, 80)).plain.splitlines()
+    assert all(len(row) <= 80 for row in rows)
+    shown = "\n".join(rows)
+    assert ".md)" not in shown
+    assert "agents.png" not in shown
+
+
+def test_links_are_commands_where_they_can_be() -> None:
+    page = (
+        "![Agents](agents.png)\n\nSee [models](models.md#add), [why](adr/0001.md), [it](http://x/)."
+    )
+    assert for_terminal(page) == "See models (`taos help models`), why, [it](http://x/)."
 
 
 def test_every_page_of_the_guide_is_a_topic() -> None:
@@ -94,3 +98,25 @@ def test_shells_complete_commands_and_what_the_server_has(
 
 def test_without_a_server_nothing_is_offered_and_nothing_said(tmp_path: Path) -> None:
     assert complete(tmp_path, "bash", "taos agent show he") == []
+
+
+def test_bash_completes_the_launcher_in_a_checkout_too(tmp_path: Path) -> None:
+    """By the script that --show-completion prints; bash looks `./taos` up by its last part."""
+    launcher = tmp_path / "taos"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tinyagentos.cli "$@"\n')
+    launcher.chmod(0o755)
+    script = """
+    eval "$(./taos --show-completion bash)"
+    complete -p taos
+    COMP_WORDS=(./taos agent dep) COMP_CWORD=2
+    _taos_completion ./taos && echo "${COMPREPLY[@]}"
+    """
+    root = Path(__file__).parents[3]
+    ended = subprocess.run(
+        ["bash", "--norc", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(root), "TAOS_PROGRAM": "./taos",
+             "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )  # fmt: skip
+    registered, offered = ended.stdout.splitlines()
+    assert registered == "complete -o default -F _taos_completion taos"
+    assert offered.split() == ["deploy"]

@@ -6,16 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import read_command
 from tests.unit.api.live import LiveServer, make_agent
 from tests.unit.cli.conftest import Taos
 from tinyagentos import wire
 from tinyagentos.cli.common import need_root
 from tinyagentos.cli.errors import USAGE
-from tinyagentos.cli.up import ensure_agent_ready, summary
+from tinyagentos.cli.up import (
+    FIRST_DEPLOY,
+    ensure_agent_ready,
+    has_model,
+    outlook,
+    summary,
+    ways_to_talk,
+)
 from tinyagentos.client import Client
 from tinyagentos.config import Settings
-from tinyagentos.model.agent import AgentState
+from tinyagentos.model.agent import AgentState, Framework
 from tinyagentos.model.errors import InvalidInput, NotReady, TaosError, Unauthorized
+from tinyagentos.model.provider import ProviderKind
 
 
 @pytest.fixture
@@ -72,14 +81,56 @@ def test_an_unknown_framework_is_the_callers_mistake(client: Client) -> None:
 def test_the_summary_has_the_address_and_what_to_do_next(client: Client, tmp_path: Path) -> None:
     agent = ensure_agent_ready(client, "hello", "openclaw")
     settings = Settings(data_dir=tmp_path, host="0.0.0.0", port=8420)
-    text = "\n".join(summary(agent, settings, "http://127.0.0.1:8420/setup?code=abc"))
-    for part in (
-        "hello (openclaw 1.2) is ready",
-        "http://127.0.0.1:8420/setup?code=abc",
-        str(tmp_path / "token"),
-        "taos agent logs hello",
-    ):
-        assert part in text
+    link, talk = "http://127.0.0.1:8420/setup?code=abc", ways_to_talk("hello", True, "./taos")
+    assert summary(agent, settings, link, talk, "./taos") == (
+        "",
+        "Agent hello (openclaw 1.2) is ready.",
+        "  talk   ./taos agent chat hello",
+        "  web    http://127.0.0.1:8420/setup?code=abc",
+        "  look   ./taos agent show hello",
+        "         ./taos agent logs hello -f",
+        "  end    ./taos agent stop hello",
+        "         ./taos agent delete hello",
+        f"  API    http://127.0.0.1:8420, with the token in {tmp_path}/token",
+    )
+    usual = summary(agent, settings.model_copy(update={"host": "127.0.0.1"}), link, talk, "./taos")
+    assert usual[4] == "         from a phone or another machine: ./taos help install"
+
+
+def test_an_agent_without_a_model_needs_one_first(client: Client) -> None:
+    ensure_agent_ready(client, "hello", "openclaw")
+    assert not has_model(client, "hello")
+    assert ways_to_talk("hello", False, "sudo ./taos") == (
+        "first give it a model: sudo ./taos provider add anthropic",
+        "then: sudo ./taos agent chat hello",
+    )
+    client.choose_models("hello", wire.ModelChoice(models=("stub/one",)))
+    assert has_model(client, "hello")
+    client.choose_models("hello", wire.ModelChoice())
+    client.add_provider(wire.NewProvider(name="anthropic", kind=ProviderKind.anthropic, key="k"))
+    assert has_model(client, "hello")
+    for line in (*ways_to_talk("hello", False), *ways_to_talk("hello", True)):
+        read_command(line[line.index("taos ") :].split()[1:])
+
+
+def test_a_long_way_is_told_of_beforehand_and_a_short_one_is_not() -> None:
+    assert outlook(()) == ()
+    assert outlook(("make the project taos",)) == ()
+    assert "usually one to three minutes" in "\n".join(outlook(("install incus, mmdebstrap",)))
+
+
+def test_a_first_deploy_says_how_long_it_usually_takes(
+    server: LiveServer, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_agent_ready(client, "known", "openclaw")
+    assert FIRST_DEPLOY not in capsys.readouterr().out
+    unmeasured = Framework("openclaw", "1", "OpenClaw", 7, None, {"image": None, "build": None})
+    server.services.list_frameworks = lambda: (unmeasured,)  # type: ignore[method-assign] # a fake
+    ensure_agent_ready(client, "first", "openclaw")
+    assert capsys.readouterr().out.startswith(f"{FIRST_DEPLOY}\n")
+    ensure_agent_ready(client, "first", "openclaw")
+    ensure_agent_ready(client, "quiet", "openclaw", quiet=True)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", ["Bad", "../x", "", "a" * 200])
