@@ -29,14 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 WITHIN = 600
 QUICK = 15.0
 
-pytestmark = [
-    pytest.mark.incus,
-    pytest.mark.build,
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        not (ROOT / ".venv" / "complete").exists(), reason="the launcher did not make this .venv"
-    ),
-]
+pytestmark = [pytest.mark.incus, pytest.mark.build, pytest.mark.e2e]
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,7 @@ class Person:
 @pytest.fixture
 def person() -> Iterator[Person]:
     """Nothing is there yet; whatever the test leaves is removed."""
+    assert (ROOT / ".venv" / "complete").exists(), "run the tests with `./taos test`"
     folder = Path(tempfile.mkdtemp(prefix="taos-up-"))
     settings = Settings(
         data_dir=folder / "data",
