@@ -12,7 +12,6 @@ import pytest
 
 from tinyagentos.cli.guide import TOPICS
 
-
 ROOT = Path(__file__).parent.parent
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "docs", "tinyagentos")
 
