@@ -275,7 +275,7 @@ class NewAgent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(description="Lower-case letters, digits and hyphens", max_length=1000)
-    framework: str = Field("openclaw", max_length=1000)
+    framework: str = Field(agents.DEFAULT_FRAMEWORK, max_length=1000)
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.fastest
     model: str = Field("", max_length=200)
     memory: Size | None = Field(None, description="Most memory the agent may take")

@@ -14,6 +14,7 @@ from tinyagentos.cli.agent import begin
 from tinyagentos.cli.common import Json, complete_frameworks, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
+from tinyagentos.model.agent import DEFAULT_FRAMEWORK
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.image import POLICIES, ImagePolicy
 from tinyagentos.model.smoke import raise_failed
@@ -54,7 +55,7 @@ Framework = Annotated[
 
 @app.command()
 def download(
-    framework: Framework = "openclaw",
+    framework: Framework = DEFAULT_FRAMEWORK,
     wait: Annotated[bool, typer.Option(help="Wait until the image is here.")] = True,
     as_json: Json = False,
 ) -> None:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from tinyagentos.model.errors import InvalidInput
 
 MAX_NAME = 32
+# What is deployed when nobody says otherwise; it stands first wherever people choose.
+DEFAULT_FRAMEWORK = "openclaw"
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 MIB = 1024 * 1024
 _AGO = re.compile(r"(\d{1,9})([smhd])")
@@ -41,7 +43,7 @@ class AgentSpec:
     """What to deploy. Sizes in bytes; None means the recipe's default."""
 
     name: str
-    framework: str = "openclaw"
+    framework: str = DEFAULT_FRAMEWORK
     source: Source = Source.fastest
     model: str = ""
     memory_bytes: int | None = None
