@@ -194,6 +194,7 @@ class Provider(Wire):
     model: str = Field("", description="Used by agents that chose none")
     has_key: bool
     found: bool = Field(description="Runs on this host; nobody had to add it")
+    models: tuple[str, ...] = Field((), description="Those it told of when it was tested last")
 
 
 class NewProvider(BaseModel):
