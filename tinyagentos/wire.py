@@ -152,9 +152,11 @@ class Image(Wire):
     newest: str
     fingerprint: str
     alias: str
-    size_bytes: int | None = None
+    size_bytes: int | None = Field(None, description="As a file; of the newest when none is here")
     origin: str
     reason: str
+    unpacked_bytes: int | None = Field(None, description="As far as it was weighed or is told")
+    partial_bytes: int = Field(0, description="What has come of a download that is not done")
 
 
 class Policy(BaseModel):

@@ -382,6 +382,12 @@ def test_what_begins_a_job_says_where_it_is(
     assert http.request(method, other).status_code in (404, 422)
 
 
+def test_what_came_of_a_download_is_discarded(http: TestClient, services: FakeServices) -> None:
+    assert http.delete("/api/images/openclaw/download").status_code == 204
+    assert services.discarded == ["openclaw"]
+    assert_problem(http.delete("/api/images/none/download"), 422, "invalid_input")
+
+
 def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:
     assert http.get("/api/agents/hello/snapshots").json()[0]["name"] == "one"
     assert http.delete("/api/images/openclaw").status_code == 204
