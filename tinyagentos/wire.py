@@ -81,6 +81,9 @@ class Job(Wire):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: Problem | None = None
+    expected_seconds: float | None = Field(
+        None, description="What all steps together are expected to take; null: not known"
+    )
 
     @property
     def is_active(self) -> bool:
@@ -137,9 +140,17 @@ class Framework(Wire):
     name: str
     version: str
     title: str
-    memory_bytes: int
-    image_size_bytes: int | None = None
-    expected_seconds: Mapping[str, float | None]
+    memory_bytes: int = Field(description="What the host must have free")
+    image_size_bytes: int | None = Field(
+        None, description="Of the image that is here, else of the newest release that is known"
+    )
+    image_budget_bytes: int | None = Field(
+        None, description="The most that an image may weigh, by the recipe"
+    )
+    expected_seconds: Mapping[str, float | None] = Field(
+        description="Of a deploy by `image` once that is here, and by `build`; `download`: until "
+        "the image is in use, 0 when it is. null: not known yet"
+    )
 
 
 class Image(Wire):

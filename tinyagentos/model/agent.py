@@ -118,7 +118,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Framework:
-    """What can be deployed. Sizes in bytes; expected deploy seconds by source, None: unknown."""
+    """What can be deployed, and what that takes here. Sizes in bytes.
+
+    image_size_bytes: of the image that is here, else of the newest release; None when neither is
+    known. image_budget_bytes: the most it may weigh by its recipe. expected_seconds: of a deploy by
+    `image` once that is here, and by `build`; `download`: until the image is in use, 0 when it is.
+    None: nobody knows.
+    """
 
     name: str
     version: str
@@ -126,6 +132,7 @@ class Framework:
     memory_bytes: int
     image_size_bytes: int | None
     expected_seconds: Mapping[str, float | None]
+    image_budget_bytes: int | None = None
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -71,7 +71,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of durable work. `params` is what its kind needs to run it again after a crash."""
+    """One piece of durable work. `params` is what its kind needs to run it again after a crash.
+
+    expected_seconds: what all of its steps are expected to take together, None while nobody knows.
+    """
 
     id: str
     kind: str
@@ -88,6 +91,7 @@ class Job:
     attempt: int = 0
     cancel_requested: bool = False
     idempotency_key: str = ""
+    expected_seconds: float | None = None
 
     @property
     def is_active(self) -> bool:

@@ -165,7 +165,7 @@ class FakeServices:
 
         return read()
 
-    def list_frameworks(self) -> tuple[Framework, ...]:
+    async def list_frameworks(self) -> tuple[Framework, ...]:
         return (Framework("openclaw", "1", "OpenClaw", 7, None, {"image": 12.0, "build": None}),)
 
     async def list_images(self) -> tuple[ImageRow, ...]:

@@ -98,7 +98,7 @@ def test_the_job_is_as_the_contract_has_it(http: TestClient, services: FakeServi
     services.add("deploy", "hello")
     assert set(http.get("/api/jobs/j0").json()) == {
         "id", "kind", "subject", "state", "source", "source_reason", "attempt", "steps",
-        "created_at", "started_at", "finished_at", "error",
+        "created_at", "started_at", "finished_at", "error", "expected_seconds",
     }  # fmt: skip
     assert set(http.get("/api/jobs").json()[0]["steps"][0]) == {
         "name", "state", "started_at", "seconds", "done_bytes", "total_bytes", "detail",
