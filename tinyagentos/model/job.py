@@ -71,10 +71,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of durable work. `params` is what its kind needs to run it again after a crash.
-
-    expected_seconds: what all of its steps are expected to take together, None while nobody knows.
-    """
+    """One piece of durable work. `params` is what its kind needs to run it again after a crash."""
 
     id: str
     kind: str
@@ -84,6 +81,8 @@ class Job:
     params: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     source_reason: str = ""
+    # What all of its steps are expected to take together; None while nobody knows.
+    expected_seconds: float | None = None
     steps: tuple[Step, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -91,7 +90,6 @@ class Job:
     attempt: int = 0
     cancel_requested: bool = False
     idempotency_key: str = ""
-    expected_seconds: float | None = None
 
     @property
     def is_active(self) -> bool:

@@ -40,7 +40,14 @@ def read_cpus(text: str) -> int | None:
 def read_model(text: str, providers: Collection[str]) -> str:
     """The model as it is written; empty when it was left open. providers: by name, those here."""
     given = text.strip()
-    if given and (named := parse_model(given)).provider not in providers:
+    if not given:
+        return ""
+    try:
+        named = parse_model(given)
+    except InvalidInput as error:
+        hint = "Write PROVIDER/MODEL, without blanks and commas."
+        raise InvalidInput(error.message, hint=hint) from error
+    if named.provider not in providers:
         there_are = f"There are: {', '.join(providers)}." if providers else ""
         raise InvalidInput(
             f"There is no provider {named.provider!r}.",
