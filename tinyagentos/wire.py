@@ -81,6 +81,9 @@ class Job(Wire):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: Problem | None = None
+    expected_seconds: float | None = Field(
+        None, description="What all steps together are expected to take; null: not known"
+    )
 
     @property
     def is_active(self) -> bool:
@@ -137,9 +140,17 @@ class Framework(Wire):
     name: str
     version: str
     title: str
-    memory_bytes: int
-    image_size_bytes: int | None = None
-    expected_seconds: Mapping[str, float | None]
+    memory_bytes: int = Field(description="What the host must have free")
+    image_size_bytes: int | None = Field(
+        None, description="Of the image that is here, else of the newest release that is known"
+    )
+    image_budget_bytes: int | None = Field(
+        None, description="The most that an image may weigh, by the recipe"
+    )
+    expected_seconds: Mapping[str, float | None] = Field(
+        description="Of a deploy by `image` once that is here, and by `build`; `download`: until "
+        "the image is in use, 0 when it is. null: not known yet"
+    )
 
 
 class Image(Wire):
@@ -152,9 +163,11 @@ class Image(Wire):
     newest: str
     fingerprint: str
     alias: str
-    size_bytes: int | None = None
+    size_bytes: int | None = Field(None, description="As a file; of the newest when none is here")
     origin: str
     reason: str
+    unpacked_bytes: int | None = Field(None, description="As far as it was weighed or is told")
+    partial_bytes: int = Field(0, description="What has come of a download that is not done")
 
 
 class Policy(BaseModel):
@@ -194,6 +207,7 @@ class Provider(Wire):
     model: str = Field("", description="Used by agents that chose none")
     has_key: bool
     found: bool = Field(description="Runs on this host; nobody had to add it")
+    models: tuple[str, ...] = Field((), description="Those it told of when it was tested last")
 
 
 class NewProvider(BaseModel):
@@ -275,7 +289,7 @@ class NewAgent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(description="Lower-case letters, digits and hyphens", max_length=1000)
-    framework: str = Field("openclaw", max_length=1000)
+    framework: str = Field(agents.DEFAULT_FRAMEWORK, max_length=1000)
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.fastest
     model: str = Field("", max_length=200)
     memory: Size | None = Field(None, description="Most memory the agent may take")

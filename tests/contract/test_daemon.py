@@ -83,6 +83,9 @@ class TestStorage:
         (listed,) = await storage.list_volumes(pool)
         assert (listed.config["user.taos.agent"], listed.config["user.b"]) == ("x", "1")
         assert listed.description == "d"
+        assert (await storage.get_volume_used(pool, "v") or 0) >= 0
+        with pytest.raises(NotFound):
+            await storage.get_volume_used(pool, "none")
         await storage.create_volume_snapshot(pool, "v", "s")
         assert [one.name for one in await storage.list_volume_snapshots(pool, "v")] == ["s"]
         await storage.restore_volume_snapshot(pool, "v", "s")

@@ -87,6 +87,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/storage-pools/{pool}/volumes/custom": here.list_volumes,
         "POST /1.0/storage-pools/{pool}/volumes/custom": here.create_volume,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.get_volume,
+        "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/state": here.get_volume_state,
         "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.put_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.delete_volume,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.rename_volume,
@@ -564,6 +565,10 @@ class Routes:
 
     async def get_volume(self, request: web.Request) -> web.Response:
         return reply(self._volume(request)[2])
+
+    async def get_volume_state(self, request: web.Request) -> web.Response:
+        self._volume(request)
+        return reply({"usage": {"used": 1 << 20}})
 
     async def put_volume(self, request: web.Request) -> web.Response:
         project, key, _ = self._volume(request)

@@ -87,6 +87,7 @@ def test_a_job_is_written_as_the_contract_has_it() -> None:
         ],
         "created_at": "2026-01-01T00:00:00Z", "started_at": None, "finished_at": None,
         "error": {"code": "not_ready", "message": "It did not answer.", "hint": "Read its log."},
+        "expected_seconds": None,
     }  # fmt: skip
 
 

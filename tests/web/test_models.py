@@ -171,7 +171,7 @@ def test_what_a_new_agent_may_reach_and_uses(
     sheet = page.get_by_role("dialog")
     sheet.get_by_text("More choices").click()
     sheet.get_by_text("Nothing", exact=True).click()
-    sheet.get_by_role("textbox", name="Model").fill("stub/small")
+    sheet.get_by_role("combobox", name="Model").fill("stub/small")
     sheet.get_by_role("button", name="Deploy", exact=True).click()
     expect(page.locator(".title")).to_contain_text("Ready")
     agent = web.do(lambda: web.taos.agents.get_agent("hello"))

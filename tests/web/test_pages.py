@@ -205,13 +205,17 @@ def test_an_image_is_fetched_paused_and_fetched_on(page: Page, web: WebServer, l
     page.goto(f"{web.address}/images")
     card = page.locator("section").filter(has_text="openclaw").first
     expect(card).to_contain_text("Not on this host")
+    expect(card).to_contain_text(re.compile(r"Packed\s*1\.0 MB"))  # the channel was asked
     look("images-absent")
     card.get_by_role("button", name="Download fast-deploy image").click()
     expect(card).to_contain_text("Downloading")
     expect(card).to_contain_text(re.compile(r"\d.* of \d.* [MkB]+"))
+    expect(card).to_contain_text(re.compile(r"\d+ kB/s, about \d+ s left"))
     look("images-fetching")
     card.get_by_role("button", name="Pause").click()
     expect(card.get_by_role("button", name="Go on downloading")).to_be_visible()
+    expect(card).to_contain_text(re.compile(r"\d.* of 1\.0 MB are here"))
+    look("images-paused")
     [part] = (web.folder / "cache" / "images").glob("*.part")
     had = part.stat().st_size
     assert had

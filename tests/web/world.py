@@ -107,6 +107,10 @@ class WebServer:
         """Incus is away."""
         await self.fake.stop()
 
+    def lose_channel(self) -> None:
+        """No channel of images is configured."""
+        self.taos.settings = self._settings.model_copy(update={"image_channel": ""})
+
     async def find_incus(self) -> None:
         """Incus is back, with all it had."""
         await self.fake.start()
@@ -117,6 +121,7 @@ class WebServer:
         taos.builder.fail = False
         taos.builder.go_on.set()
         fake.answer = None
+        fake.awake.set()
         self.mirror.rate = 0
         fake.ready_after = 0
         for job in taos.runner.list_active():
@@ -128,7 +133,9 @@ class WebServer:
         fake.project().images.clear()
         fake.project().aliases.clear()
         taos.database.execute("DELETE FROM jobs")
-        taos.database.execute("DELETE FROM providers")
+        for table in ("providers", "supply", "timings"):
+            taos.database.execute(f"DELETE FROM {table}")
+        taos.settings = self._settings
         for part in (self.folder / "cache" / "images").glob("*"):
             part.unlink()
 
@@ -152,7 +159,9 @@ class WebServer:
             self.taos = WebTaos(
                 self.folder, self.fake, port=0, image_channel=self.mirror.url,
                 image_root=self.released.root, image_policy="manual",
+                frameworks=("openclaw", "hermes-agent", "opencode"),
             )  # fmt: skip
+            self._settings = self.taos.settings
             self.taos.start()
             entrance = Entrance(self.taos)
             tasks = [asyncio.create_task(entrance.run())]

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from tinyagentos.agents import instances, keep, kept
-from tinyagentos.agents.choice import choose_way, expect_build, image_came
+from tinyagentos.agents.choice import choose_way, image_came
+from tinyagentos.agents.expect import expect_build, expect_rest, read_speed
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_device
 from tinyagentos.agents.order import (
@@ -103,9 +104,11 @@ async def ensure_root_built(
     await instances.remove_roots(order.instance, host)
     image = image_alias(order.framework, host.arch)
     reason = f"the image came about {left:.0f} s before the build would have been done"
-    job.choose_source("image", reason)
+    plan = LaunchPlan("image", image, reason)
+    job.choose_source(plan.source, reason)
+    job.expect(expect_rest(plan, order.framework, host, await read_speed(host)))
     job.plan_steps(*IMAGE_STEPS)
-    return LaunchPlan("image", image, reason)
+    return plan
 
 
 async def _build_root(

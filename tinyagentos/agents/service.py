@@ -11,7 +11,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from tinyagentos.agents import bundle, instances, kept, network, settings, snapshots, upgrade
+from tinyagentos.agents import (
+    bundle,
+    expect,
+    instances,
+    kept,
+    network,
+    settings,
+    snapshots,
+    upgrade,
+)
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
@@ -28,8 +37,9 @@ from tinyagentos.agents.plan import check_disk, check_memory
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, SNAPSHOT_KEY, previous_name
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
+from tinyagentos.images.service import HELD_WITHIN
 from tinyagentos.images.supply import is_image_present
-from tinyagentos.incus import Instance
+from tinyagentos.incus import Image, Instance
 from tinyagentos.model.agent import (
     MIB,
     Agent,
@@ -45,6 +55,7 @@ from tinyagentos.model.agent import (
     parse_since,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
+from tinyagentos.model.image import image_alias
 from tinyagentos.model.job import Job
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
@@ -134,11 +145,10 @@ class Agents:
 
     async def _check_room(self, recipe: Recipe, source: Source) -> None:
         host = self._host
-        need = recipe.agent.memory_need_bytes
-        promised = need * sum(job.kind == DEPLOY for job in host.runner.list_active())
-        reserve = host.settings.memory_reserve_mb * MIB
         check_memory(
-            need, available_bytes=host.memory_available() - reserve, promised_bytes=promised
+            recipe.agent.memory_need_bytes,
+            available_bytes=self._memory_available(),
+            promised_bytes=self._memory_promised(),
         )
         pool = await instances.pick_pool(host)
         present = await is_image_present(host.incus, recipe.name, host.arch)
@@ -147,6 +157,26 @@ class Agents:
         disk = recipe.agent.image_disk_bytes if present else recipe.agent.build_disk_bytes
         room = await host.incus.storage.get_resources(pool.name)
         check_disk(disk, free_bytes=room.free_bytes, pool=pool.name)
+
+    def memory_room(self) -> int:
+        """Bytes of memory that one more agent may need now."""
+        return max(0, self._memory_available() - self._memory_promised())
+
+    async def disk_room(self) -> int:
+        """Bytes that are free where agents' roots and states are."""
+        pool = await instances.pick_pool(self._host)
+        return (await self._host.incus.storage.get_resources(pool.name)).free_bytes
+
+    def _memory_available(self) -> int:
+        return self._host.memory_available() - self._host.settings.memory_reserve_mb * MIB
+
+    def _memory_promised(self) -> int:
+        """What deploys under way will still take."""
+        return sum(
+            self._host.recipes[job.params["framework"]].agent.memory_need_bytes
+            for job in self._host.runner.list_active()
+            if job.kind == DEPLOY
+        )
 
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
@@ -384,23 +414,33 @@ class Agents:
             instance.name, UNIT, self._host, follow=follow, lines=lines, since=after
         )
 
-    def list_frameworks(self) -> tuple[Framework, ...]:
-        """What can be deployed, and how long it takes here by source."""
-        return tuple(self._framework(recipe) for recipe in self._host.recipes.values())
+    async def list_frameworks(self, *, within: float = HELD_WITHIN) -> tuple[Framework, ...]:
+        """What can be deployed, and what that takes here of bytes and time, by each way.
 
-    def _framework(self, recipe: Recipe) -> Framework:
-        subject = f"{recipe.name}/{self._host.arch}"
-        expected: Mapping[str, float | None] = {
-            source: self._host.timings.typical_seconds(f"deploy.{source}", subject)
-            for source in ("image", "build")
-        }
+        Of an Incus that does not answer within so many seconds, what it said last is told.
+        """
+        held = await self._host.images.list_held(within=within)
+        speed = await expect.read_speed(self._host, held)
+        return tuple(self._framework(one, held, speed) for one in self._host.recipes.values())
+
+    def _framework(
+        self, recipe: Recipe, held: Mapping[str, Image], speed: expect.HostSpeed
+    ) -> Framework:
+        host, name = self._host, recipe.name
+        image = held.get(image_alias(name, host.arch))
+        released = host.images.known_release(name).size_bytes
         return Framework(
-            name=recipe.name,
+            name=name,
             version=recipe.version,
             title=recipe.title,
             memory_bytes=recipe.agent.memory_need_bytes,
-            image_size_bytes=None,
-            expected_seconds=expected,
+            image_size_bytes=image.size if image else released or None,
+            image_budget_bytes=recipe.budget.packed_bytes or None,
+            expected_seconds={
+                "download": 0.0 if image else expect.download_seconds(name, host, speed),
+                "image": expect.start_seconds(name, host, speed),
+                "build": expect.build_seconds(name, host, speed),
+            },
         )
 
     async def _submit(self, kind: str, name: str) -> Job:

@@ -27,6 +27,7 @@ from tinyagentos.cli.render import (
 )
 from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
+from tinyagentos.model.agent import DEFAULT_FRAMEWORK
 from tinyagentos.model.errors import Cancelled, HostNotReady, InvalidInput, TaosError
 
 app = typer.Typer(
@@ -48,7 +49,7 @@ def deploy(
         typer.Option(
             help="Its framework; `taos image list` names all.", autocompletion=complete_frameworks
         ),
-    ] = "openclaw",
+    ] = DEFAULT_FRAMEWORK,
     source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",

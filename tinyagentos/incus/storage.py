@@ -157,6 +157,11 @@ class Storage:
         """The volume; NotFound when there is none."""
         return Volume.parse(as_object(await self.api.get(_volume(pool, name))))
 
+    async def get_volume_used(self, pool: str, name: str) -> int | None:
+        """The bytes that the volume takes; None where the pool's driver cannot tell."""
+        usage = as_object(await self.api.get(_volume(pool, name, "state"))).get("usage")
+        return (integer(as_object(usage), "used") or None) if usage else None
+
     async def create_volume(
         self, pool: str, name: str, *, config: Texts = NONE, description: str = ""
     ) -> Volume:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from tinyagentos.model.errors import InvalidInput
 
 MAX_NAME = 32
+# What is deployed when nobody says otherwise; it stands first wherever people choose.
+DEFAULT_FRAMEWORK = "openclaw"
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 MIB = 1024 * 1024
 _AGO = re.compile(r"(\d{1,9})([smhd])")
@@ -41,7 +43,7 @@ class AgentSpec:
     """What to deploy. Sizes in bytes; None means the recipe's default."""
 
     name: str
-    framework: str = "openclaw"
+    framework: str = DEFAULT_FRAMEWORK
     source: Source = Source.fastest
     model: str = ""
     memory_bytes: int | None = None
@@ -116,7 +118,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Framework:
-    """What can be deployed. Sizes in bytes; expected deploy seconds by source, None: unknown."""
+    """What can be deployed, and what that takes here. Sizes in bytes.
+
+    image_size_bytes: of the image that is here, else of the newest release; None when neither is
+    known. image_budget_bytes: the most it may weigh by its recipe. expected_seconds: of a deploy by
+    `image` once that is here, and by `build`; `download`: until the image is in use, 0 when it is.
+    None: nobody knows.
+    """
 
     name: str
     version: str
@@ -124,6 +132,7 @@ class Framework:
     memory_bytes: int
     image_size_bytes: int | None
     expected_seconds: Mapping[str, float | None]
+    image_budget_bytes: int | None = None
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -81,6 +81,8 @@ class Job:
     params: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     source_reason: str = ""
+    # What all of its steps are expected to take together; None while nobody knows.
+    expected_seconds: float | None = None
     steps: tuple[Step, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None

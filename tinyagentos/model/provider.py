@@ -38,7 +38,7 @@ class Provider:
     """Where models are. url: without the path of a call; for openai it ends in the version (/v1).
 
     model: the one used by agents that chose none; empty when there is none.
-    found: whether it runs on this host and nobody had to add it.
+    found: whether it runs on this host and nobody had to add it. models: those it told of last.
     """
 
     name: str
@@ -47,6 +47,12 @@ class Provider:
     model: str = ""
     has_key: bool = False
     found: bool = False
+    models: tuple[str, ...] = ()
+
+    @property
+    def default(self) -> str:
+        """The model it offers to agents that chose none, as far as that is known; else empty."""
+        return self.model or next(iter(self.models), "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class ModelRef:
 
     provider: str
     model: str
+
+    @classmethod
+    def default_of(cls, provider: Provider) -> ModelRef | None:
+        """The model that the provider offers to agents that chose none, if any is known."""
+        return cls(provider.name, provider.default) if provider.default else None
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"

@@ -17,7 +17,7 @@ from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.feed import Change, Feed
 from tinyagentos.web.look import STATIC
-from tinyagentos.web.markup import Content, el, icon, notice
+from tinyagentos.web.markup import Content, as_html, el, icon, notice
 from tinyagentos.web.services import Services
 
 PLACES = (
@@ -118,14 +118,14 @@ def _top(place: str) -> Markup:
     )
 
 
-def show(content: Markup | str = "", tag: str = "div") -> ui.html:
-    """An element of our own markup, which escapes what it is given."""
-    return ui.html(str(content), sanitize=False, tag=tag)
+def show(content: Content = None, tag: str = "div") -> ui.html:
+    """An element of our own markup; what is no markup is shown as the words it is."""
+    return ui.html(as_html(content), sanitize=False, tag=tag)
 
 
 def put(element: ui.html, content: Content) -> None:
-    """Show other markup in the element; nothing is sent when it is the same."""
-    element.content = str(content or "")
+    """Show other markup or words in the element; nothing is sent when it is the same."""
+    element.content = as_html(content)
 
 
 def announcer() -> ui.html:
@@ -178,7 +178,7 @@ def text_field(
         box = ui.element("input").props(f"id={name} aria-describedby={name}-said autocomplete=off")
         for key, given in ({"type": "text", "^value": value} | attributes).items():
             box._props[key] = given
-        line = show(Markup.escape(hint)).classes("said").props(f"id={name}-said aria-live=polite")
+        line = show(hint).classes("said").props(f"id={name}-said aria-live=polite")
     field = Field(value, box, line)
 
     def typed(event: GenericEventArguments) -> None:
@@ -214,7 +214,7 @@ def sheet(title: str) -> Iterator[ui.dialog]:
     """A dialog with a title; it is opened by who made it."""
     name = f"sheet-{next(_numbers)}"
     with ui.dialog().props(f"aria-labelledby={name}") as dialog, ui.element("div").classes("sheet"):
-        show(Markup.escape(title), tag="h2").props(f"id={name}")
+        show(title, tag="h2").props(f"id={name}")
         yield dialog
 
 

@@ -9,6 +9,11 @@ from tinyagentos.web.look import icon as svg
 Content = str | Markup | None
 
 
+def as_html(content: Content) -> str:
+    """The content for a browser. The one way there: a string is words unless it is Markup."""
+    return str(escape(content or ""))
+
+
 def el(tag: str, *children: Content, **attributes: str | bool | None) -> Markup:
     """An element. Attributes: `class_` and `for_` for the words Python keeps, `_` becomes `-`."""
     given = Markup("").join(

@@ -77,6 +77,7 @@ class FakeServices:
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []
         self.kept: dict[str, Job] = {}
+        self.discarded: list[str] = []
         self.problems: tuple[Problem, ...] = ()
         self.explain = explain
         self.log = ["one", "two"]
@@ -164,7 +165,7 @@ class FakeServices:
 
         return read()
 
-    def list_frameworks(self) -> tuple[Framework, ...]:
+    async def list_frameworks(self) -> tuple[Framework, ...]:
         return (Framework("openclaw", "1", "OpenClaw", 7, None, {"image": 12.0, "build": None}),)
 
     async def list_images(self) -> tuple[ImageRow, ...]:
@@ -185,6 +186,11 @@ class FakeServices:
         if framework != "openclaw":
             raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
         return self.add("download image", framework)
+
+    def discard(self, framework: str) -> None:
+        if framework != "openclaw":
+            raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
+        self.discarded.append(framework)
 
     async def remove(self, framework: str) -> None:
         if framework != "openclaw":

@@ -98,7 +98,7 @@ def test_the_job_is_as_the_contract_has_it(http: TestClient, services: FakeServi
     services.add("deploy", "hello")
     assert set(http.get("/api/jobs/j0").json()) == {
         "id", "kind", "subject", "state", "source", "source_reason", "attempt", "steps",
-        "created_at", "started_at", "finished_at", "error",
+        "created_at", "started_at", "finished_at", "error", "expected_seconds",
     }  # fmt: skip
     assert set(http.get("/api/jobs").json()[0]["steps"][0]) == {
         "name", "state", "started_at", "seconds", "done_bytes", "total_bytes", "detail",
@@ -380,6 +380,12 @@ def test_what_begins_a_job_says_where_it_is(
     assert (job["kind"], answer.headers["location"]) == (kind, f"/api/jobs/{job['id']}")
     other = path.replace("hello", "none").replace("openclaw", "none")
     assert http.request(method, other).status_code in (404, 422)
+
+
+def test_what_came_of_a_download_is_discarded(http: TestClient, services: FakeServices) -> None:
+    assert http.delete("/api/images/openclaw/download").status_code == 204
+    assert services.discarded == ["openclaw"]
+    assert_problem(http.delete("/api/images/none/download"), 422, "invalid_input")
 
 
 def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:

@@ -455,7 +455,7 @@ class Tabs:
         self._buttons: dict[str, Element] = {}
         with ui.element("div").classes("tabs").props("role=tablist"):
             for name in tabs:
-                button = show(Markup.escape(name), tag="button").props("role=tab type=button")
+                button = show(name, tag="button").props("role=tab type=button")
                 button.on("click", lambda _, name=name: self.choose(name), [])
                 self._buttons[name] = button
         self._panel = ui.element("div").classes("panel").props("role=tabpanel")

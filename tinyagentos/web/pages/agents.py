@@ -141,7 +141,7 @@ def agent_card(site: Site, agent: Agent, job: Job | None, usage: Usage | None) -
 def failed_card(job: Job) -> Card:
     """The card of an agent whose deploy failed."""
     name = words.subject(job)
-    why = job.error.message.partition("\n")[0] if job.error else "The deploy failed."
+    why = timeline.first_line(job.error.message) if job.error else "The deploy failed."
     body = notice("fail", "The deploy failed", why)
     return Card(name, words.agent_chip(AgentState.failed), body, f"/agents/{name}")
 
