@@ -178,7 +178,10 @@ class WebServer:
 
 
 async def act_like_an_agent(run: FakeExec) -> int:
-    """The log of an agent, which goes on when followed; everything else just works."""
+    """The log of an agent, which goes on when followed until the agent's instance stops.
+
+    Everything else just works.
+    """
     if run.body.get("interactive"):
         await run.write(b"agent@hello:~$ ")
         while (typed := await run.stdin.get()) is not None:
@@ -188,7 +191,9 @@ async def act_like_an_agent(run: FakeExec) -> int:
             await run.write(f"12:00:{number:02} agent: turn {number} done\n".encode())
         await run.write(b"12:01:00 agent: <script>alert(1)</script> needle\n")
         if "-f" in run.argv or "--follow" in run.argv:
-            await asyncio.sleep(3600)
+            began_with = list(run.instance.agents)
+            while run.instance.agents == began_with:  # the fake makes others at each start
+                await asyncio.sleep(0.05)
     return 0
 
 

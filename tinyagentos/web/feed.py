@@ -12,9 +12,11 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tinyagentos.incus import IncusError
+from tinyagentos.agents.order import STAGE_KEY
+from tinyagentos.agents.steps import DEPLOYED
+from tinyagentos.incus import IncusError, Instance
 from tinyagentos.model.agent import Agent
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.job import Job, Problem
@@ -38,10 +40,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class Sight:
-    """The agents as they were seen last; problem: why they could not be."""
+    """The agents as they were seen last; problem: why they could not be.
+
+    running: agents whose instance runs, whatever they say; unfinished: whose deploy never ended.
+    """
 
     agents: tuple[Agent, ...] = ()
     usage: Mapping[str, Usage] = field(default_factory=dict)
+    running: frozenset[str] = frozenset()
+    unfinished: frozenset[str] = frozenset()
     problem: Problem | None = None
 
 
@@ -166,15 +173,22 @@ class Feed:
     async def _look(self) -> Sight:
         try:
             agents = await self._services.agents.list_agents()
-            return Sight(agents, await self._usage(agents))
+            instances = await self._services.incus.instances.list(with_state=True)
         except (TaosError, IncusError) as error:
-            return Sight(self.sight.agents, self.sight.usage, self._services.explain(error))
+            return replace(self.sight, problem=self._services.explain(error))
+        found = {one.name: one for one in instances}
+        roots = {agent.name: found[agent.instance] for agent in agents if agent.instance in found}
+        return Sight(
+            agents,
+            self._usage(agents, found),
+            running=frozenset(name for name, root in roots.items() if root.is_running),
+            unfinished=frozenset(
+                name for name, root in roots.items() if root.config.get(STAGE_KEY) != DEPLOYED
+            ),
+        )
 
-    async def _usage(self, agents: tuple[Agent, ...]) -> dict[str, Usage]:
+    def _usage(self, agents: tuple[Agent, ...], found: Mapping[str, Instance]) -> dict[str, Usage]:
         """What each running agent takes, by name."""
-        found = {
-            one.name: one for one in await self._services.incus.instances.list(with_state=True)
-        }
         now = asyncio.get_running_loop().time()
         usage = {}
         for agent in agents:
