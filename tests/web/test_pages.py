@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.web.conftest import Look, Watched, log_in
+from tests.web.conftest import SHOTS, SIZES, Look, Watched, check, log_in
 from tests.web.world import PASSWORD, WebServer
 from tinyagentos.agents.order import VERSION_KEY
 from tinyagentos.model.agent import AgentSpec
@@ -129,6 +129,35 @@ def test_the_terminal(page: Page, web: WebServer, look: Look) -> None:
     page.keyboard.type("ls -la")
     expect(screen).to_contain_text("ls -la")
     look("agent-terminal")
+
+
+def test_the_terminal_on_a_phone(browser: Browser, web: WebServer) -> None:
+    deploy(web, "hello")
+    context = browser.new_context(viewport=SIZES["390"], has_touch=True, is_mobile=True)
+    page = context.new_page()
+    log_in(page, web)
+    page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("tab", name="Terminal").click()
+    screen = page.locator(".xterm")
+    expect(screen).to_contain_text("agent@hello")
+
+    [*_, shell] = [run for run in web.fake.execs.values() if run.body.get("interactive")]
+    screen.tap()
+    for name in ("Escape", "Tab", "Up", "Left"):
+        page.get_by_role("button", name=name, exact=True).tap()
+    ctrl = page.get_by_role("button", name="Control")
+    ctrl.tap()
+    expect(ctrl).to_have_attribute("aria-pressed", "true")
+    page.keyboard.type("cc")  # the keyboard still types into the terminal
+    expect(ctrl).to_have_attribute("aria-pressed", "false")
+    expect(screen).to_contain_text("^[^I^[[A^[[D^Cc")
+    page.screenshot(path=SHOTS / "agent-terminal-phone.png")
+    check(page, "terminal on a phone")
+    before = len(shell.resized)
+    page.set_viewport_size({"width": 844, "height": 390})
+    page.wait_for_timeout(600)
+    assert len(shell.resized) > before
+    context.close()
 
 
 def test_snapshots_power_and_deleting_by_name(page: Page, web: WebServer, look: Look) -> None:

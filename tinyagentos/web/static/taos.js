@@ -81,6 +81,25 @@
     const box = document.getElementById(id);
     if (box) box.value = value;
   };
+  // A terminal fills its box however that changes: another window, a phone that is turned.
+  window.taosFit = (id, element) => {
+    const box = document.getElementById(id);
+    if (!box) return;
+    let soon;
+    const watch = new ResizeObserver(() => {
+      clearTimeout(soon);
+      if (!box.isConnected) watch.disconnect();
+      else soon = setTimeout(() => getElement(element)?.fit(), 100);
+    });
+    watch.observe(box);
+  };
+  const KEYS = { Escape: "\x1b", Tab: "\t" };
+  const ARROWS = { ArrowUp: "A", ArrowDown: "B", ArrowRight: "C", ArrowLeft: "D" };
+  window.taosKey = (element, key) => {
+    const { terminal } = getElement(element);
+    const begin = terminal.modes.applicationCursorKeysMode ? "\x1bO" : "\x1b[";
+    terminal.input(KEYS[key] ?? begin + ARROWS[key]);
+  };
   // Arrow keys move between tabs, as the ARIA practices have it.
   document.addEventListener("keydown", (event) => {
     const tab = event.target.closest?.("[role=tab]");
