@@ -59,8 +59,9 @@ class Guard:
             await self._app(scope, receive, send)
         elif problem := self._refuse(scope):
             if problem is NEEDS_TOKEN and _is_page(scope):
-                wanted = quote(scope["path"], safe="/")
-                where = f"/login?next={wanted}" if wanted != "/" else "/login"
+                query = scope["query_string"].decode("latin-1")
+                wanted = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
+                where = f"/login?next={quote(wanted, safe='/')}" if wanted != "/" else "/login"
                 await RedirectResponse(where, 303)(scope, receive, send)
             else:
                 status = 403 if problem is FOREIGN else 0

@@ -79,10 +79,16 @@ class Door:
 
 
 def own_path(wanted: str) -> str:
-    """The path, if it is one of this server; a link must not lead elsewhere after the login."""
-    parts = urlsplit(wanted)
+    """The path and query, if they are of this server; a link must not lead elsewhere."""
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:  # such as `//[`
+        return "/"
     is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
-    return quote(parts.path, safe="/") if is_ours and not parts.netloc else "/"
+    if not is_ours or parts.netloc:
+        return "/"
+    path, query = quote(parts.path, safe="/%"), quote(parts.query, safe="=&%+,;:/")
+    return f"{path}?{query}" if query else path
 
 
 def caller(request: Request) -> str:
