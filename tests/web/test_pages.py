@@ -315,6 +315,22 @@ def test_a_page_that_lies_still_asks_for_nothing(page: Page, web: WebServer) -> 
     assert watched.requests == []
 
 
+def test_a_name_that_nobody_chose_gets_a_page_that_says_so(
+    browser: Browser, web: WebServer
+) -> None:
+    page = browser.new_page(viewport=SIZES["390"])
+    answer = page.goto(web.address.replace("127.0.0.1", "other.localhost"))
+    assert answer
+    assert answer.status == 421
+    heading = page.get_by_role("heading", name="does not answer under the name other.localhost")
+    expect(heading).to_be_visible()
+    page.screenshot(path=SHOTS / "other-name-390.png")
+    check(page, "other name")
+    page.get_by_role("link", name=web.address).click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.close()
+
+
 def test_the_session_is_kept_from_scripts_and_other_sites(
     context: BrowserContext, page: Page, web: WebServer
 ) -> None:

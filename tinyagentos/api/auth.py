@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinyagentos.access import COOKIE
 from tinyagentos.api.errors import answer
+from tinyagentos.api.hosts import HostNames, other_name_page
+from tinyagentos.api.sockets import web_address
 from tinyagentos.model.job import Problem
 
 OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
@@ -29,8 +31,6 @@ OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
 # the machine only.
 NOT_BY_SESSION = ("/api/web/", "/api/images/file/", "/api/files/")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 class Sessions(Protocol):
@@ -42,15 +42,13 @@ class Sessions(Protocol):
 class Guard:
     """Lets a request through, or answers 401 or 403; over TCP only for host names that are ours.
 
-    A web page of somebody else whose name resolves to 127.0.0.1 (DNS rebinding) sends its own
-    name as Host, and is refused. A person without a session is led to the login page.
+    A person without a session is led to the login page, one who used another name is told so.
     """
 
-    def __init__(self, app: ASGIApp, token: str, host: str, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, token: str, names: HostNames, sessions: Sessions) -> None:
         self._app = app
         self._token = token.encode()
-        self._hosts = LOCAL_HOSTS | {host.lower()}
-        self._any_host = host in ANY_ADDRESS
+        self._names = names
         self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +61,9 @@ class Guard:
                 wanted = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
                 where = f"/login?next={quote(wanted, safe='/')}" if wanted != "/" else "/login"
                 await RedirectResponse(where, 303)(scope, receive, send)
+            elif problem is OTHER_NAME and _is_page(scope):
+                page = other_name_page(Headers(scope=scope).get("host", ""), _address(scope))
+                await page(scope, receive, send)
             else:
                 status = 403 if problem is FOREIGN else 0
                 await answer(problem, status)(scope, receive, send)
@@ -74,7 +75,7 @@ class Guard:
         if server and server[1] is None:
             return None
         headers = Headers(scope=scope)
-        if not self._any_host and bare_host(headers.get("host", "")) not in self._hosts:
+        if not self._names.accept(headers.get("host", "")):
             return OTHER_NAME
         path = scope["path"]
         is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
@@ -94,7 +95,7 @@ class Guard:
 
 OTHER_NAME = Problem(
     "unauthorized", "This server does not answer under that host name.",
-    "Use 127.0.0.1, or set `host` to the address you use.",
+    "Use its address, or add the name to the setting `names`.",
 )  # fmt: skip
 NEEDS_TOKEN = Problem(
     "unauthorized", "This needs the server's token.",
@@ -104,13 +105,6 @@ FOREIGN = Problem(
     "unauthorized", "This request did not come from taOS's own pages.",
     "Open the web interface at the server's own address.",
 )  # fmt: skip
-
-
-def bare_host(header: str) -> str:
-    """The host of a Host header, without port and brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
 
 
 def session_of(headers: Headers) -> str:
@@ -134,6 +128,12 @@ def is_own_page(headers: Headers) -> bool:
     if origin is None:
         return headers.get("sec-fetch-site") == "same-origin"
     return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _address(scope: Scope) -> str:
+    """Where the request came in, as a browser takes it."""
+    host, port = scope["server"] or ("127.0.0.1", 0)
+    return web_address(host, port, tls=scope["scheme"] in ("https", "wss"))
 
 
 def _changes_nothing(scope: Scope) -> bool:
