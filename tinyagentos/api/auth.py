@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tinyagentos.access import COOKIE
+from tinyagentos.access import COOKIE, digest
 from tinyagentos.api.errors import answer
 from tinyagentos.api.hosts import HostNames, other_name_page
 from tinyagentos.api.sockets import web_address
@@ -30,6 +30,8 @@ OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
 # The password can be set, codes be made and files of this machine be named with the token or on
 # the machine only.
 NOT_BY_SESSION = ("/api/web/", "/api/images/file/", "/api/files/")
+# Where the scope of a request says by which session it was let in (the session's hash).
+SESSION = "taos.session"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -84,12 +86,15 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
             return None
-        if is_open or self._sessions.is_session(session_of(headers)):
+        session = session_of(headers)
+        if is_open or self._sessions.is_session(session):
             if path.startswith(NOT_BY_SESSION):
                 return NEEDS_TOKEN
-            if _changes_nothing(scope) or is_own_page(headers):
-                return None
-            return FOREIGN
+            if not (_changes_nothing(scope) or is_own_page(headers)):
+                return FOREIGN
+            if not is_open:
+                scope[SESSION] = digest(session)  # what goes on for long ends with it
+            return None
         return NEEDS_TOKEN
 
 
