@@ -21,6 +21,7 @@ from tinyagentos.agents.chat import Chat
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.frame import Site, put, show
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.markup import el, notice
 
 KEPT = 60
@@ -218,4 +219,4 @@ class ChatView:
     def _render(self, turn: Said) -> Markup:
         if turn.who == "agent":
             return render_words(turn.text) if turn.text else el("span", "…", class_="quiet")
-        return Markup.escape(turn.text)
+        return for_web(turn.text) if turn.who == "fail" else Markup.escape(turn.text)

@@ -17,8 +17,9 @@ from nicegui.events import GenericEventArguments
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.feed import Change, Feed
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import STATIC
-from tinyagentos.web.markup import Content, as_html, el, icon, notice
+from tinyagentos.web.markup import Content, as_html, el, icon, notice, plain
 from tinyagentos.web.services import Services
 
 PLACES = (
@@ -52,7 +53,7 @@ class Site:
         client.on_delete(self.feed.listen(in_page))
 
     def explain(self, error: BaseException) -> tuple[str, str]:
-        """A sentence and a hint."""
+        """A sentence and a hint. What shows a hint words it for the web (hints.py)."""
         problem = self.services.explain(error)
         return problem.message, problem.hint
 
@@ -152,7 +153,7 @@ def tell(message: str, hint: str = "", kind: str = "ok") -> None:
     ui.notify(
         message,
         position="top",  # on a phone dialogs and navigation are at the bottom
-        caption=hint or None,
+        caption=plain(for_web(hint)) or None,
         timeout=15000 if is_failure else 4000,
         multi_line=bool(hint),
         close_button="Close" if is_failure else False,

@@ -13,6 +13,8 @@ from nicegui.events import XtermDataEventArguments, XtermResizeEventArguments
 from tinyagentos.incus import IncusError, Terminal
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.frame import Site, show
+from tinyagentos.web.hints import for_web
+from tinyagentos.web.markup import plain
 
 FONT = '"DejaVu Sans Mono", Menlo, Consolas, monospace'
 MOST_TYPED = 64 * 1024
@@ -93,7 +95,7 @@ class TerminalView:
             self._view.writeln("\r\n[The shell has ended. Choose the tab again for another.]")
         except (TaosError, IncusError) as error:
             message, hint = self._site.explain(error)
-            self._view.writeln(f"\r\n[{message} {hint}]")
+            self._view.writeln(f"\r\n[{message} {plain(for_web(hint))}]")
         finally:
             self._terminal = None
 
