@@ -140,7 +140,8 @@ class AgentPage:
             above.append(notice(kind, words.reason(agent), advice(agent, sight)))
         is_up = agent and agent.state is not AgentState.deploying
         if agent and is_up and (usage := sight.usage.get(agent.name)):
-            lines = render_usage_lines(self._site.feed.history(agent.name), agent.memory_bytes)
+            taken = self._site.feed.history.find(agent.instance)
+            lines = render_usage_lines(taken, agent.memory_bytes)
             figures = render_usage(usage, agent.memory_bytes)
             above.append(el("section", figures, lines, class_="card", aria_label="In use"))
         put(self._above, Markup("").join(above))

@@ -14,8 +14,9 @@ from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.web import timeline, words
 from tinyagentos.web.deploy import DeploySheet, expected_seconds
-from tinyagentos.web.feed import Change, Usage
+from tinyagentos.web.feed import Change
 from tinyagentos.web.frame import Site, empty, frame, put, show
+from tinyagentos.web.history import Usage
 from tinyagentos.web.markup import Content, bar, chip, el, facts, notice
 from tinyagentos.web.work import job_buttons
 
