@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import web as http
 from playwright.sync_api import Page, expect
 
 from tests.fakes.provider import KEY, serving_provider
 from tests.web.conftest import Look
-from tests.web.test_pages import deploy
+from tests.web.test_pages import become, deploy
 from tests.web.world import WebServer
 from tinyagentos.agents.order import STAGE_KEY, TITLE_KEY
-from tinyagentos.agents.readiness import Answer
-from tinyagentos.agents.watch import FAILURES
 from tinyagentos.model.agent import AgentChange
 from tinyagentos.model.provider import NewProvider, ProviderKind
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
-
-
-def become(web: WebServer, status: int) -> None:
-    """Have the agent answer with that status from now on, and the pages told."""
-
-    async def answer(request: http.Request, _: str) -> http.StreamResponse:
-        return http.Response(status=status, text="busy")
-
-    def change() -> None:
-        [instance] = web.fake.project().instances.values()
-        for one in instance.agents:
-            one.answer = answer
-        for _ in range(FAILURES):
-            web.taos.host.watch.note(instance.json["name"], Answer(status, "busy"))
-
-    web.change(change)
 
 
 def flap(page: Page, web: WebServer) -> None:
