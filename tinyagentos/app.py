@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -118,7 +119,9 @@ class Services:
         self.models = Models(self.host, self.providers, usage, choices)
         self.chat = Chat(self.host, self.providers)
         self.shells = Shells(self.host)
-        self.interfaces = Interfaces(self.host, self.access.is_session, self.token)
+        self.interfaces = Interfaces(
+            self.host, self.access.is_session, self.token, hostname=socket.gethostname()
+        )
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )
@@ -264,7 +267,7 @@ async def run_server(settings: Settings) -> None:
                 loading.append(asyncio.create_task(entrance.run(), name="web pages"))
 
             try:
-                api = create_api(services, entrance)
+                api = create_api(services, entrance, hostname=socket.gethostname())
                 await serve(api, settings, sockets=sockets, on_started=started)
             finally:
                 for task in loading:

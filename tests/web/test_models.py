@@ -111,6 +111,34 @@ def test_an_answer_can_be_stopped(page: Page, web: WebServer) -> None:
 
 
 @pytest.mark.usefixtures("talking")
+def test_what_is_typed_while_an_answer_comes_stays(page: Page, web: WebServer) -> None:
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.goto(f"{web.address}/agents/hello")
+    box = page.get_by_label("Say something to hello")
+    box.fill("Find something\n" * 40)
+    box.press("Enter")
+    expect(box).to_have_value("")
+    log = page.get_by_role("log", name="Conversation")
+    expect(log).to_contain_text("what I found")
+    box.fill("And then?")
+    box.press("Enter")
+    log.evaluate("(box) => box.scrollTop = 0")  # the reader looks at what was asked
+    web.change(web.talk.set)
+    expect(log).to_contain_text("print('code')")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(box).to_have_value("And then?")
+    expect(log).not_to_contain_text("And then?")
+    assert log.evaluate("(box) => box.scrollTop") == 0
+    box.press("Enter")
+    expect(log).to_contain_text("And then?")
+    expect(box).to_have_value("")
+    page.wait_for_function(
+        "(() => { const b = document.querySelector('.chat');"
+        " return b.scrollHeight - b.scrollTop - b.clientHeight < 5 })()"
+    )
+
+
+@pytest.mark.usefixtures("talking")
 def test_models_budget_and_network_are_changed_on_the_agents_page(
     page: Page, web: WebServer, look: Look
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
@@ -186,18 +187,29 @@ class WebServer:
         self._ready.set()
 
 
+def as_terminals_show(control: re.Match[bytes]) -> bytes:
+    """`^C` for a Ctrl-C."""
+    return b"^" + bytes([control[0][0] | 0x40])
+
+
 async def act_like_an_agent(run: FakeExec) -> int:
-    """The log of an agent, which goes on when followed; everything else just works."""
+    """The log of an agent, which goes on when followed until the agent's instance stops.
+
+    Everything else just works.
+    """
     if run.body.get("interactive"):
         await run.write(b"agent@hello:~$ ")
         while (typed := await run.stdin.get()) is not None:
-            await run.write(typed.replace(b"\r", b"\r\nagent@hello:~$ "))
+            shown = re.sub(rb"[\x00-\x0c\x0e-\x1f]", as_terminals_show, typed)
+            await run.write(shown.replace(b"\r", b"\r\nagent@hello:~$ "))
     elif run.argv[0] == "journalctl":
         for number in range(40):
             await run.write(f"12:00:{number:02} agent: turn {number} done\n".encode())
         await run.write(b"12:01:00 agent: <script>alert(1)</script> needle\n")
         if "-f" in run.argv or "--follow" in run.argv:
-            await asyncio.sleep(3600)
+            began_with = list(run.instance.agents)
+            while run.instance.agents == began_with:  # the fake makes others at each start
+                await asyncio.sleep(0.05)
     return 0
 
 

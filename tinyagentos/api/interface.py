@@ -23,7 +23,7 @@ from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.service import no_agent
-from tinyagentos.api.auth import ANY_ADDRESS, LOCAL_HOSTS, bare_host
+from tinyagentos.api.hosts import HostNames, bare_host
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.model.errors import Conflict, NotFound
 
@@ -77,12 +77,15 @@ class Interfaces:
         is_session: Callable[[str], bool],
         token: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        hostname: str = "",
     ) -> None:
-        """token: the API's own, which is never passed on."""
+        """token: the API's own, never passed on; hostname: what the machine calls itself."""
         self._host = host
         self._is_session = is_session
         self._token = token
         self._clock = clock
+        self._names = HostNames.of(host.settings, hostname)
         self._open: dict[str, Listener] = {}
         self._opening = asyncio.Lock()
 
@@ -178,8 +181,7 @@ class Interfaces:
     def _refuse(self, request: web.Request) -> web.Response | None:
         """What is wrong with the request; None when it may pass."""
         named = request.headers.get("host", "")
-        hosts = LOCAL_HOSTS | {self._host.settings.host.lower()}
-        if self._host.settings.host not in ANY_ADDRESS and bare_host(named) not in hosts:
+        if not self._names.accept(named):
             return _said(421, "taOS does not answer under that host name.")
         if not self._is_session(request.cookies.get(COOKIE, "")):
             return _said(401, "Log in to taOS, then open this from the agent's page.")

@@ -174,6 +174,14 @@ class Runner:
             raise Conflict("The job succeeded.", hint="There is nothing to do again.")
         return self.submit(job.kind, job.subject, job.params)
 
+    def dismiss_job(self, job_id: str) -> None:
+        """Note that somebody has seen how the job ended; Conflict when it is still at work."""
+        job = self.get_job(job_id)
+        if job.is_active:
+            raise Conflict("The job is still at work.", hint="Cancel it first, or watch it.")
+        self._table.save(replace(job, dismissed=True))
+        self._tell(job_id)
+
     async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
         """The job now, then after each change, ending with its final state."""
         changed = asyncio.Event()
@@ -347,10 +355,13 @@ class Runner:
         if durable:
             self._table.save(job)
         self._live[job.id] = job
-        for changed in self._watchers.get(job.id, ()):
+        self._tell(job.id)
+
+    def _tell(self, job_id: str) -> None:
+        for changed in self._watchers.get(job_id, ()):
             changed.set()
         for feed in self._feeds:
-            feed.ids.add(job.id)
+            feed.ids.add(job_id)
             feed.changed.set()
 
     def _fail(self, job_id: str, problem: Problem) -> None:

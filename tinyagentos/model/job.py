@@ -71,7 +71,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of durable work. `params` is what its kind needs to run it again after a crash."""
+    """One piece of durable work. `params` is what its kind needs to run it again after a crash.
+
+    dismissed: somebody has seen that it failed, and wants to be told no more.
+    """
 
     id: str
     kind: str
@@ -90,6 +93,7 @@ class Job:
     attempt: int = 0
     cancel_requested: bool = False
     idempotency_key: str = ""
+    dismissed: bool = False
 
     @property
     def is_active(self) -> bool:

@@ -90,10 +90,16 @@ def _failure(job: Job) -> Markup | None:
     if job.error is None:
         return None
     first, _, rest = job.error.message.partition("\n")
-    log = el("pre", rest, tabindex="0", aria_label="Last lines of the log") if rest else None
+    log = _log_tail(rest) if rest else None
     if job.state is JobState.failed:
         return notice("fail", first, job.error.hint, log)
     return notice("warn", first, "What was done is being undone.", log)
+
+
+def _log_tail(lines: str) -> Markup:
+    """The end of a log. The style sheet has it scrolled to its last line, which says most."""
+    label = "Last lines of the log"
+    return el("pre", el("span", lines), class_="tail", tabindex="0", aria_label=label)
 
 
 def _step(step: Step) -> Markup:

@@ -256,6 +256,23 @@ def test_an_unknown_job_is_not_found(database: Database, world: World) -> None:
         make_runner(database, world).get_job("nothing")
 
 
+async def test_how_a_job_ended_can_be_dismissed(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.fail_with = NotReady("no answer")
+    job = runner.submit("work", "agent:a", {})
+    with pytest.raises(Conflict):
+        runner.dismiss_job(job.id)
+    world.go_on.set()
+    assert not (await runner.wait_job(job.id)).dismissed
+    changes = runner.watch_changes()
+    told = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    runner.dismiss_job(job.id)
+    assert job.id in await told
+    [kept] = make_runner(database, world).list_jobs()
+    assert (kept.dismissed, kept.state) == (True, JobState.failed)
+
+
 async def test_a_failed_job_can_be_retried(database: Database, world: World) -> None:
     runner = make_runner(database, world)
     world.fail_with = NotReady("no answer")

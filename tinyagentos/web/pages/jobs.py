@@ -12,7 +12,7 @@ from tinyagentos.web.deploy import expected_seconds
 from tinyagentos.web.feed import Change
 from tinyagentos.web.frame import Site, announcer, empty, frame, put, show
 from tinyagentos.web.markup import el
-from tinyagentos.web.pages.agent import job_buttons
+from tinyagentos.web.work import job_buttons
 
 SHOWN = 60
 
