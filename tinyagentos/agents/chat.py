@@ -96,6 +96,8 @@ class Chat:
                     json=question,
                     headers=chat_headers(chat, agent_token(self._host.key, instance), conversation),
                     timeout=timeout,
+                    # Where it would lead is no place that the agent's token goes to.
+                    allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
