@@ -152,6 +152,7 @@ async def test_a_repeated_request_with_the_same_key_is_the_same_job(
         AgentSpec("ok", memory_bytes=10**18),
         AgentSpec("ok", cpus=0),
         AgentSpec("ok", disk_bytes=1),
+        AgentSpec("ok", state_bytes=1),
     ],
 )
 async def test_bad_requests_never_reach_incus(taos: Taos, fake: FakeIncus, spec: AgentSpec) -> None:

@@ -94,6 +94,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/backups/{backup}/export": (
             here.export_backup
         ),
+        "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/state": here.get_volume_state,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.volume_snapshots,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots": here.snapshot_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}/snapshots/{snapshot}": (
@@ -565,6 +566,10 @@ class Routes:
     async def get_volume(self, request: web.Request) -> web.Response:
         return reply(self._volume(request)[2])
 
+    async def get_volume_state(self, request: web.Request) -> web.Response:
+        # `used` is no key of Incus's: tests say there how full a volume is.
+        return reply({"usage": {"used": self._volume(request)[2].get("used", 0), "total": 0}})
+
     async def put_volume(self, request: web.Request) -> web.Response:
         project, key, _ = self._volume(request)
         body = await request.json()
@@ -637,6 +642,7 @@ class Routes:
 
         async def work() -> None:
             made = {"name": f"{key[1]}/{name}", "created_at": now(), "description": ""}
+            made["config"] = dict(project.volumes[key]["config"])
             project.volume_snapshots.setdefault(key, {})[name] = made
 
         return self.fake.run(request, "Creating storage volume snapshot", work)

@@ -141,8 +141,8 @@ async def ensure_instance(
             )
         pool = await instances.pick_pool(host)
         if order.kept:
-            await kept.take_kept(order, pool.name, host)
-        await instances.ensure_volume(order, pool.name, host)
+            await kept.take_kept(order, pool, host)
+        await instances.ensure_volume(order, pool, host)
         devices: dict[str, Mapping[str, str]] = {}
         # A build fetches from wherever this host does, which the policy may close; its NIC comes
         # before the agent does.
@@ -157,7 +157,7 @@ async def ensure_instance(
             fingerprint=image.fingerprint,
             job_id=job.job.id,
             pool=pool.name,
-            has_quota=pool.driver in instances.COW_DRIVERS,
+            has_quota=instances.has_quota(pool),
             devices=devices,
             restarts=await host.incus.has_extension("instance_auto_restart"),
         )

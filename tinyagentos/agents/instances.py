@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, UNIT, DeployOrder
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    FRAMEWORK_KEY,
+    UNIT,
+    DeployOrder,
+    volume_config,
+)
 from tinyagentos.agents.roles import ROLE_KEY, next_name, previous_name
 from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
@@ -34,14 +40,21 @@ async def pick_pool(host: Host) -> StoragePool:
     return await host.incus.storage.get_pool(name)
 
 
-async def ensure_volume(order: DeployOrder, pool: str, host: Host) -> None:
+def has_quota(pool: StoragePool) -> bool:
+    """Whether the pool can limit how large a root or a state grows."""
+    return pool.driver in COW_DRIVERS
+
+
+async def ensure_volume(order: DeployOrder, pool: StoragePool, host: Host) -> None:
     """The agent's state volume, made if it is not there."""
-    if await host.incus.storage.find_volume(pool, order.volume):
+    if await host.incus.storage.find_volume(pool.name, order.volume):
         return
+    config = {AGENT_KEY: order.agent, FRAMEWORK_KEY: order.framework}
+    config.update(volume_config(order, has_quota=has_quota(pool)))
     await host.incus.storage.create_volume(
-        pool,
+        pool.name,
         order.volume,
-        config={AGENT_KEY: order.agent, FRAMEWORK_KEY: order.framework},
+        config=config,
         description=f"State of taOS agent {order.agent}",
     )
 

@@ -47,6 +47,7 @@ class DeployOrder:
     memory_bytes: int
     cpus: int
     disk_bytes: int
+    state_bytes: int
     network: str
     kept: str
 
@@ -71,15 +72,20 @@ class DeployOrder:
             memory_bytes=int(params["memory_bytes"]),
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
+            # A job of an older taOS does not say; 0: no limit.
+            state_bytes=int(params.get("state_bytes", "0")),
             network=params["network"],
             kept=params["kept"],
         )
 
 
-def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> DeployOrder:
+def make_order(
+    spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "", kept_bytes: int = 0
+) -> DeployOrder:
     """The order for a checked spec; what the spec leaves open is the recipe's default.
 
-    kept: the volume of the state it begins with; empty: a new one.
+    kept: the volume of the state it begins with; empty: a new one. kept_bytes: the least limit
+    that leaves that state room.
     """
     agent = recipe.agent
     return DeployOrder(
@@ -91,9 +97,15 @@ def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> 
         memory_bytes=spec.memory_bytes or agent.memory_limit_bytes,
         cpus=spec.cpus or agent.cpus,
         disk_bytes=spec.disk_bytes or agent.disk_bytes,
+        state_bytes=spec.state_bytes or max(agent.state_bytes, kept_bytes),
         network=str(NetworkPolicy.parse(spec.network)),
         kept=kept,
     )
+
+
+def volume_config(order: DeployOrder, *, has_quota: bool) -> Mapping[str, str]:
+    """What the agent's state volume has, new or taken up; has_quota: as in instance_request()."""
+    return {"size": str(order.state_bytes)} if has_quota and order.state_bytes else {}
 
 
 def instance_request(

@@ -47,6 +47,7 @@ class AgentSpec:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     network: str = "internet"
     state_of: str = ""
 
@@ -77,6 +78,7 @@ class AgentChange:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     title: str | None = None
     autostart: bool | None = None
     idle_stop_minutes: int | None = None

@@ -23,9 +23,12 @@ SCHEDULES = {
 class SettingsCard:
     """The card; only what was changed on it is asked for."""
 
-    def __init__(self, site: Site, agent: Agent, schedule: SnapshotSchedule) -> None:
+    def __init__(
+        self, site: Site, agent: Agent, schedule: SnapshotSchedule, state_bytes: int | None
+    ) -> None:
         self._site = site
         self._agent = agent
+        self._state_bytes = state_bytes
         self._schedule = self._chosen = schedule.value
 
     def build(self) -> None:
@@ -42,6 +45,9 @@ class SettingsCard:
                 self._cpu = self._field("Processors", str(agent.cpus or ""), "Empty: all.")
                 self._disk = self._field(
                     "Disk", words.memory(agent.disk_bytes), "How large its programs may grow."
+                )
+                self._state = self._field(
+                    "State disk", words.memory(self._state_bytes), "How much it may keep."
                 )
                 self._idle = self._field(
                     "Stop when idle", str(agent.idle_stop_minutes or ""),
@@ -64,6 +70,7 @@ class SettingsCard:
             "memory": self._changed(self._memory, "Memory"),
             "cpu": self._number(self._cpu, "Processors"),
             "disk": self._changed(self._disk, "Disk"),
+            "state_disk": self._changed(self._state, "State disk"),
             "idle_stop_minutes": self._number(self._idle, "Stop when idle"),
             "snapshots": self._chosen if self._chosen != self._schedule else None,
         }

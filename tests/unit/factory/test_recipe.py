@@ -88,6 +88,7 @@ memory_need_bytes = 1
 memory_limit_bytes = 2
 processes = 100
 disk_bytes = 1
+state_bytes = 1
 image_disk_bytes = 1
 build_disk_bytes = 1
 [agent.chat]

@@ -349,7 +349,8 @@ class AgentPage:
             return
         if agent.state is not AgentState.failed:
             schedule = await site.services.agents.get_schedule(self._name)
-            SettingsCard(site, agent, schedule).build()
+            state_bytes = await site.services.agents.get_state_bytes(self._name)
+            SettingsCard(site, agent, schedule, state_bytes).build()
             await self._build_models()
             self._build_network(agent)
 
