@@ -114,6 +114,7 @@ class Agent(Wire):
     disk_bytes: int | None = None
     autostart: bool = Field(True, description="Whether it may start when the host does")
     idle_stop_minutes: int = Field(0, description="Stopped after so long without a question")
+    nesting: bool = Field(False, description="Whether it may run containers of its own")
 
 
 class Snapshot(Wire):
@@ -290,6 +291,9 @@ class NewAgent(BaseModel):
     network: str = Field(
         "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
     )
+    nesting: bool = Field(
+        False, description="It may run containers of its own: more of the host is open to it"
+    )
 
     @classmethod
     def of_spec(cls, spec: agents.AgentSpec) -> Self:
@@ -297,7 +301,7 @@ class NewAgent(BaseModel):
         return cls(
             name=spec.name, framework=spec.framework, source=spec.source, model=spec.model,
             memory=spec.memory_bytes, cpu=spec.cpus, disk=spec.disk_bytes, network=spec.network,
-            state_disk=spec.state_bytes, state_of=spec.state_of,
+            state_disk=spec.state_bytes, state_of=spec.state_of, nesting=spec.nesting,
         )  # fmt: skip
 
     def to_spec(self) -> agents.AgentSpec:
@@ -313,6 +317,7 @@ class NewAgent(BaseModel):
             state_bytes=self.state_disk,
             network=self.network,
             state_of=self.state_of,
+            nesting=self.nesting,
         )
 
 

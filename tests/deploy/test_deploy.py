@@ -56,6 +56,21 @@ async def test_the_tokens_are_in_a_file_of_root_and_in_no_config(
     assert not any(secret in str(instance.json) for secret in secrets)
 
 
+@pytest.mark.parametrize("source", ["image", "build"])
+@pytest.mark.parametrize("nesting", [False, True])
+async def test_containers_inside_only_when_asked_and_incus_never(
+    taos: Taos, fake: FakeIncus, source: str, nesting: bool
+) -> None:
+    with_image(fake)
+    asked = {"nesting": True} if nesting else {}
+    job = await taos.deploy("hello", source=source, **asked)
+    config = fake.project().instances[job.params["instance"]].json["config"]
+    assert config.get("security.nesting") == ("true" if nesting else None)
+    assert "security.privileged" not in config
+    assert (config["security.idmap.isolated"], config["security.guestapi"]) == ("true", "false")
+    assert (await taos.agents.get_agent("hello")).nesting is nesting
+
+
 async def test_a_failed_build_leaves_nothing(taos: Taos, fake: FakeIncus, folder: Path) -> None:
     taos.builder.fail = True
     job = await taos.deploy("hello")

@@ -23,11 +23,11 @@ def newer_image(fake: FakeIncus) -> None:
     fake.add_image("taos", NEW_PRINT, f"openclaw/{ARCH}", properties={"taos.version": NEW})
 
 
-async def deployed(folder: Path, fake: FakeIncus) -> Taos:
+async def deployed(folder: Path, fake: FakeIncus, **spec: object) -> Taos:
     """A server with the agent hello, and a newer image than its own."""
     with_image(fake)
     taos = Taos(folder, fake).start()
-    await taos.deploy("hello")
+    await taos.deploy("hello", **spec)
     newer_image(fake)
     return taos
 
@@ -73,6 +73,13 @@ async def test_a_new_root_with_the_same_state(folder: Path, fake: FakeIncus) -> 
     assert roots(fake) == {before.instance: "d", f"{before.instance}-previous": "c"}
     assert left_over(fake, folder)["volumes"] == [f"{before.instance}-state"]
     assert [one.name for one in await taos.agents.list_agents()] == ["hello"]
+    await taos.close()
+
+
+async def test_a_new_root_may_what_the_old_one_might(folder: Path, fake: FakeIncus) -> None:
+    taos = await deployed(folder, fake, nesting=True)
+    assert (await upgraded(taos)).state is JobState.succeeded
+    assert (await taos.agents.get_agent("hello")).nesting
     await taos.close()
 
 

@@ -113,6 +113,7 @@ def test_an_agent_reaches_its_models_and_the_internet_but_no_neighbour_and_not_t
         for name, other in (("first", "second"), ("second", "first")):
             shown = incus("config", "show", "--expanded", instances[name], project=taos.project)
             assert 'security.idmap.isolated: "true"' in shown
+            assert 'security.guestapi: "false"' in shown
             assert "limits.memory" in shown
             assert "limits.processes" in shown
             assert "security.privileged" not in shown

@@ -52,6 +52,7 @@ def test_a_request_is_what_the_agents_side_takes() -> None:
             "disk": "4GiB",
             "model": "p/m",
             "state_disk": "20GiB",
+            "nesting": True,
         }
     )
     assert request.to_spec() == AgentSpec(
@@ -62,6 +63,7 @@ def test_a_request_is_what_the_agents_side_takes() -> None:
         cpus=2,
         disk_bytes=4096 * MIB,
         state_bytes=20480 * MIB,
+        nesting=True,
     )
 
 

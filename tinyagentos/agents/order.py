@@ -26,6 +26,7 @@ TITLE_KEY = "user.taos.title"
 IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
+NESTING = "security.nesting"
 
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
@@ -50,6 +51,7 @@ class DeployOrder:
     state_bytes: int
     network: str
     kept: str
+    nesting: bool
 
     @property
     def volume(self) -> str:
@@ -76,6 +78,7 @@ class DeployOrder:
             state_bytes=int(params.get("state_bytes", "0")),
             network=params["network"],
             kept=params["kept"],
+            nesting=params.get("nesting") == "True",
         )
 
 
@@ -100,6 +103,7 @@ def make_order(
         state_bytes=spec.state_bytes or max(agent.state_bytes, kept_bytes),
         network=str(NetworkPolicy.parse(spec.network)),
         kept=kept,
+        nesting=spec.nesting,
     )
 
 
@@ -140,7 +144,11 @@ def instance_request(
         "limits.memory": str(order.memory_bytes),
         "limits.processes": str(recipe.agent.processes),
         "security.idmap.isolated": "true",
+        # Nothing of ours asks Incus from inside, and a device of the host less is a door less.
+        "security.guestapi": "false",
     }
+    if order.nesting:
+        config[NESTING] = "true"
     if restarts:
         config["boot.autorestart"] = "true"
     if order.cpus:

@@ -17,6 +17,7 @@ from tinyagentos.agents.order import (
     AGENT_KEY,
     FRAMEWORK_KEY,
     IDLE_KEY,
+    NESTING,
     SOURCE_KEY,
     STAGE_KEY,
     TITLE_KEY,
@@ -466,6 +467,7 @@ class Agents:
             disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
             autostart=instance.config.get("boot.autostart") != "false",
             idle_stop_minutes=_number(instance.config.get(IDLE_KEY, "")),
+            nesting=instance.config.get(NESTING) == "true",
             network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )

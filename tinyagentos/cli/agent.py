@@ -56,6 +56,9 @@ def deploy(
     network: Annotated[
         str, typer.Option(help="What it may reach: internet, none or lan:CIDR,...")
     ] = "internet",
+    nesting: Annotated[
+        bool, typer.Option("--nesting", help="Let it run containers of its own; weakens its walls.")
+    ] = False,
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +66,7 @@ def deploy(
     values = {
         "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
         "memory": memory or None, "disk": disk or None, "network": network, "state_of": state_of,
-        "state_disk": state_disk or None,
+        "state_disk": state_disk or None, "nesting": nesting,
     }  # fmt: skip
     request = _request(wire.NewAgent, values, "taos agent deploy --help")
     begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)

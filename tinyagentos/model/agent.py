@@ -38,7 +38,10 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """What to deploy. Sizes in bytes; None means the recipe's default."""
+    """What to deploy. Sizes in bytes; None means the recipe's default.
+
+    nesting: it may run containers of its own, which opens more of the host's kernel to it.
+    """
 
     name: str
     framework: str = "openclaw"
@@ -50,6 +53,7 @@ class AgentSpec:
     state_bytes: int | None = None
     network: str = "internet"
     state_of: str = ""
+    nesting: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Agent:
     disk_bytes: int | None = None
     autostart: bool = True
     idle_stop_minutes: int = 0
+    nesting: bool = False
 
 
 @dataclass(frozen=True)
