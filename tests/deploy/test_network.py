@@ -47,6 +47,8 @@ async def test_an_agent_begins_on_its_policys_bridge(
     assert fake.networks[bridge]["config"]["security.acls"] == bridge
     egress = fake.acls[bridge]["egress"]
     assert bool(egress) == (policy != "none")
+    forwards = fake.networks[bridge]["config"]["raw.dnsmasq"] == ""
+    assert forwards == (policy != "none")
     if egress:
         assert "192.168.7.7/32" in egress[0]["destination"] or "192.168.0.0/16" in str(egress)
     assert (await taos.agents.get_agent("hello")).network == policy
@@ -138,6 +140,22 @@ async def test_a_bridge_goes_when_it_was_unused_for_two_looks(
     assert await tidy_bridges(taos.host, unused) == frozenset()
     assert set(fake.networks) == {"taosbr0", "taos-none"}
     assert set(fake.acls) == {"taos-none"}
+    await taos.close()
+
+
+async def test_a_bridge_that_was_made_otherwise_is_put_right(folder: Path, fake: FakeIncus) -> None:
+    taos = await deployed(folder, fake, "none")
+    config = fake.networks["taos-none"]["config"]
+    address = config["ipv4.address"]
+    del config["raw.dnsmasq"]
+    config["security.acls.default.egress.action"] = "allow"
+    await tidy_bridges(taos.host, frozenset())
+    config = fake.networks["taos-none"]["config"]
+    assert (config["raw.dnsmasq"], config["ipv4.address"]) == ("port=0", address)
+    assert config["security.acls.default.egress.action"] == "reject"
+    asked = len(fake.calls)
+    await tidy_bridges(taos.host, frozenset())
+    assert not any(one.startswith("PUT") for one in fake.calls[asked:])
     await taos.close()
 
 
