@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 
 from tinyagentos import log
 from tinyagentos.access import Access
@@ -20,7 +21,7 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
-from tinyagentos.agents.network import tidy_bridges
+from tinyagentos.agents.network import refresh_bridges, refresh_when_changed, tidy_bridges
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.reconcile import reconcile
@@ -57,6 +58,7 @@ _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
+ADDRESSES_EVERY = 60.0
 
 
 class Services:
@@ -149,6 +151,7 @@ class Services:
         upkeep = (
             asyncio.create_task(self._tidy(), name="tidy"),
             asyncio.create_task(self._stop_idle(), name="stop idle agents"),
+            asyncio.create_task(self._follow_addresses(), name="follow addresses"),
             asyncio.create_task(self.host.watch.run(), name="watch agents"),
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
@@ -174,12 +177,23 @@ class Services:
             except (TaosError, IncusError) as error:
                 _log.warning("idle agents could not be looked for: %s", error)
 
+    async def _follow_addresses(self) -> None:
+        """Close addresses that the host got to agents, a minute later at the latest."""
+        known: tuple[IPv4Address, ...] = ()
+        while True:
+            try:
+                known = await refresh_when_changed(known, self.host)
+            except (TaosError, IncusError) as error:
+                _log.warning("agents' networks could not be refreshed: %s", error)
+            await asyncio.sleep(ADDRESSES_EVERY)
+
     async def _tidy(self) -> None:
         """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
         while True:
             try:
+                await refresh_bridges(self.host)
                 await reconcile(self.host)
                 await self.agents.end_undo_windows()
                 if an_hour_passed:

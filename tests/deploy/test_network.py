@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import pytest
 
 from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.network import NIC, STEPS, tidy_bridges
+from tinyagentos.agents.network import (
+    NIC,
+    STEPS,
+    refresh_bridges,
+    refresh_when_changed,
+    tidy_bridges,
+)
 from tinyagentos.model.agent import AgentSpec, AgentState
 from tinyagentos.model.errors import InvalidInput, NotFound
 from tinyagentos.model.job import JobState
@@ -149,13 +156,34 @@ async def test_a_bridge_that_was_made_otherwise_is_put_right(folder: Path, fake:
     address = config["ipv4.address"]
     del config["raw.dnsmasq"]
     config["security.acls.default.egress.action"] = "allow"
-    await tidy_bridges(taos.host, frozenset())
+    await refresh_bridges(taos.host)
     config = fake.networks["taos-none"]["config"]
     assert (config["raw.dnsmasq"], config["ipv4.address"]) == ("port=0", address)
     assert config["security.acls.default.egress.action"] == "reject"
     asked = len(fake.calls)
-    await tidy_bridges(taos.host, frozenset())
+    await refresh_bridges(taos.host)
     assert not any(one.startswith("PUT") for one in fake.calls[asked:])
+    await taos.close()
+
+
+async def test_an_address_that_the_host_got_is_closed_and_looking_costs_incus_nothing(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos = await deployed(folder, fake)
+    mine = [IPv4Address("192.168.7.7")]
+
+    async def addresses() -> tuple[IPv4Address, ...]:
+        return tuple(mine)
+
+    object.__setattr__(taos.host, "addresses", addresses)
+    known = await refresh_when_changed((), taos.host)
+    asked = len(fake.calls)
+    assert await refresh_when_changed(known, taos.host) == known
+    assert len(fake.calls) == asked
+    mine.append(IPv4Address("203.0.113.9"))
+    known = await refresh_when_changed(known, taos.host)
+    assert "203.0.113.9/32" in fake.acls["taos-internet"]["egress"][0]["destination"]
+    assert len(known) == 2
     await taos.close()
 
 
