@@ -27,6 +27,7 @@ from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.reconcile import reconcile
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.api.interface import Interfaces
 from tinyagentos.config import Settings
@@ -111,6 +112,7 @@ class Services:
             now=lambda: datetime.now(UTC),
             watch=watch,
             addresses=read_host_addresses,
+            uses=Uses(lambda: datetime.now(UTC)),
         )
         self.agents = Agents(self.host)
         self.http = LazySession()

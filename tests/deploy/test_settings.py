@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.deploy.world import Taos, with_image
-from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_incus import FakeExec, FakeIncus
 from tinyagentos.agents.settings import APPLY, Keys, check_use
+from tinyagentos.agents.shell import Shells
 from tinyagentos.incus import InstanceState
 from tinyagentos.model.agent import MIB, AgentChange, AgentState, SnapshotSchedule, parse_since
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
@@ -146,6 +147,32 @@ async def test_an_idle_agent_is_stopped_when_its_time_is_up(hello: Taos) -> None
     assert not await stopped_at(now + timedelta(minutes=29), None)
     assert not await stopped_at(later, later - timedelta(minutes=10))
     assert await stopped_at(later, later - timedelta(minutes=31))
+
+
+async def test_an_agent_that_somebody_is_at_is_not_idle(hello: Taos) -> None:
+    await change(hello, AgentChange(idle_stop_minutes=30))
+    instance = (await hello.agents.get_agent("hello")).instance
+    hello.fake.on_exec = wait_for_typing
+
+    async def state_after(later: timedelta) -> AgentState:
+        hello.later = later
+        object.__setattr__(hello.host, "now", lambda: datetime.now(UTC) + later)
+        await hello.agents.stop_idle(lambda _: None)
+        await hello.idle()
+        return (await hello.agents.get_agent("hello")).state
+
+    async with Shells(hello.host).open("hello"):
+        assert await state_after(timedelta(minutes=300)) is AgentState.ready
+    assert await state_after(timedelta(minutes=325)) is AgentState.ready
+    with hello.host.uses.using(instance), hello.host.uses.using(instance):
+        pass
+    assert await state_after(timedelta(minutes=354)) is AgentState.ready
+    assert await state_after(timedelta(minutes=356)) is AgentState.stopped
+
+
+async def wait_for_typing(run: FakeExec) -> int:
+    await run.stdin.get()
+    return 0
 
 
 async def test_an_agent_without_that_option_is_left_alone(hello: Taos) -> None:

@@ -246,15 +246,17 @@ class Agents:
         )
 
     async def stop_idle(self, last_used: Callable[[str], datetime | None]) -> None:
-        """Have agents stopped that nobody asked anything for as long as they are to wait.
+        """Have agents stopped that nobody used for as long as they are to wait.
 
-        last_used: when an instance was, as far as is known; its start counts as well.
+        last_used: when an instance last asked a model, as far as is known. Who talks to an agent or
+        looks at it uses it, and its start counts as well.
         """
         for one in await self._host.watch.instances():
             minutes = one.config.get(IDLE_KEY, "")
             if not minutes.isdecimal() or not one.is_running or one.config.get(ROLE_KEY):
                 continue
-            known = (last_used(one.name), one.last_used_at, self._begun)
+            used = self._host.uses.last(one.name)
+            known = (last_used(one.name), used, one.last_used_at, self._begun)
             latest = max(at for at in known if at is not None)
             if self._host.now() - latest >= timedelta(minutes=int(minutes)):
                 with contextlib.suppress(Conflict):
