@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.deploy.world import NOTHING, Taos, left_over, with_image
-from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_incus import FakeExec, FakeIncus
 from tinyagentos.agents.order import ENV_FILE
 from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
+from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import AgentSpec, AgentState, Source
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NoSpace, NotFound
@@ -80,6 +83,50 @@ async def test_a_failed_build_leaves_nothing(taos: Taos, fake: FakeIncus, folder
     assert left_over(fake, folder) == NOTHING
     with pytest.raises(NotFound):
         await taos.agents.get_agent("hello")
+
+
+async def test_what_a_failing_agent_wrote_is_told_without_its_tokens_and_not_for_ever(
+    taos: Taos, fake: FakeIncus
+) -> None:
+    with_image(fake)
+    fake.ready_after = None
+
+    async def journal(run: FakeExec) -> int:
+        if run.argv[0] == "systemctl":
+            for _ in range(50):
+                await run.write(b"ActiveState=failed\nNRestarts=" + b"9" * 9_999)
+            return 0
+        env = run.instance.files[ENV_FILE].content
+        await run.write(b"first " + env)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await run.write(b"x" * 99_999)
+        return 0
+
+    fake.on_exec = journal
+    job = await taos.deploy("hello")
+    assert job.error
+    assert job.error.code == "not_ready"
+    assert "TAOS_AGENT_TOKEN=[a token of the agent]" in job.error.message
+    instance = job.params["instance"]
+    for token in (agent_token(taos.host.key, instance), model_token(taos.host.key, instance)):
+        assert token not in str(job)
+    assert len(job.error.message) < 5000
+
+
+async def test_an_agent_that_shows_its_token_when_asked_for_its_health_is_told_without_it(
+    taos: Taos, fake: FakeIncus
+) -> None:
+    with_image(fake)
+
+    async def tell(_: web.Request, instance: str) -> web.StreamResponse:
+        return web.Response(status=500, text=f"token {agent_token(taos.host.key, instance)}")
+
+    fake.answer = tell
+    object.__setattr__(taos.settings, "ready_within", 1)
+    job = await taos.deploy("hello")
+    assert job.error
+    assert "500 token [a token of the agent]" in job.error.message
 
 
 async def test_an_agent_that_never_answers_is_a_failed_deploy(

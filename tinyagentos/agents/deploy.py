@@ -23,6 +23,7 @@ from tinyagentos.agents.order import (
     door_device,
     instance_request,
     model_device,
+    redact,
     render_env,
 )
 from tinyagentos.agents.plan import LaunchPlan, is_worth_switching
@@ -179,9 +180,8 @@ async def ensure_framework(order: DeployOrder, recipe: Recipe, job: JobContext, 
 async def ensure_configured(order: DeployOrder, job: JobContext, host: Host) -> None:
     """Give the agent its name and its tokens; without them its unit does not start."""
     with job.step(CONFIGURE):
-        await host.incus.files.push(
-            order.instance, ENV_FILE, render_env(order, host.key), uid=0, gid=0, mode=0o600
-        )
+        env = render_env(order.agent, order.instance, host.key)
+        await host.incus.files.push(order.instance, ENV_FILE, env, uid=0, gid=0, mode=0o600)
 
 
 async def ensure_started(order: DeployOrder, job: JobContext, host: Host) -> None:
@@ -240,7 +240,8 @@ async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host:
                 await wait_ready(ask_agent, look, within=within, report=_once(job.note))
             except NotReady as error:
                 tail = await instances.log_tail(instance, host)
-                raise NotReady(f"{error.message}\n{tail}".strip(), hint=error.hint) from error
+                said = redact(error.message, instance, host.key)
+                raise NotReady(f"{said}\n{tail}".strip(), hint=error.hint) from error
         host.watch.note(instance, Answer(200, "200"))
 
 

@@ -187,16 +187,23 @@ def model_device(socket: Path) -> Mapping[str, str]:
     }
 
 
-def render_env(order: DeployOrder, key: bytes) -> bytes:
+def redact(text: str, instance: str, key: bytes) -> str:
+    """The text without the tokens of the agent with that instance."""
+    for token in (agent_token(key, instance), model_token(key, instance)):
+        text = text.replace(token, "[a token of the agent]")
+    return text
+
+
+def render_env(agent: str, instance: str, key: bytes) -> bytes:
     """The environment file of the agent's unit: its name, its tokens, where its model is.
 
     Every value is letters, digits, hyphens and dots, so systemd's quoting does not matter.
     """
     lines = {
-        "TAOS_AGENT_NAME": order.agent,
-        "TAOS_AGENT_TOKEN": agent_token(key, order.instance),
+        "TAOS_AGENT_NAME": agent,
+        "TAOS_AGENT_TOKEN": agent_token(key, instance),
         "TAOS_MODEL_URL": f"http://127.0.0.1:{MODEL_PORT}/v1",
-        "TAOS_MODEL_TOKEN": model_token(key, order.instance),
+        "TAOS_MODEL_TOKEN": model_token(key, instance),
         "TAOS_MODEL": "default",
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()

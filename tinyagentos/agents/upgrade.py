@@ -15,12 +15,14 @@ from tinyagentos.agents.deploy import ensure_answering, ensure_door
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.network import NIC, ensure_nic
 from tinyagentos.agents.order import (
+    AGENT_KEY,
     ENV_FILE,
     FRAMEWORK_KEY,
     JOB_KEY,
     SOURCE_KEY,
     STAGE_KEY,
     VERSION_KEY,
+    render_env,
 )
 from tinyagentos.agents.plan import FALLBACK_BASE, LaunchPlan
 from tinyagentos.agents.roles import (
@@ -286,8 +288,9 @@ async def ensure_switched(name: str, job: JobContext, host: Host) -> None:
 async def _hand_over(old: Instance, job: JobContext, host: Host) -> None:
     """Give the new root what makes it this agent, and mark the old one."""
     new = next_name(old.name)
-    env = await host.incus.files.pull(old.name, ENV_FILE)
-    await host.incus.files.push(new, ENV_FILE, env.content, uid=0, gid=0, mode=0o600)
+    # Made again, not taken from the old root: what is in there is the agent's to write.
+    env = render_env(old.config[AGENT_KEY], old.name, host.key)
+    await host.incus.files.push(new, ENV_FILE, env, uid=0, gid=0, mode=0o600)
     kept = {name: old.devices[name] for name in (STATE, NIC) if name in old.devices}
     await host.incus.instances.update(new, devices=kept)
     await instances.set_config(

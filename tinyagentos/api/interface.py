@@ -59,7 +59,7 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline' blob:; connect-src 'self' data: blob:{sockets}; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
-    "frame-ancestors 'self'; webrtc 'block'"
+    "frame-ancestors 'self'"
 )
 HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 SAFE = {"GET", "HEAD", "OPTIONS"}
