@@ -106,6 +106,29 @@ async def test_a_choice_is_kept_with_the_instance_and_seen_at_once(world: World)
     assert await world.choices(world.instance) == ModelChoice()
 
 
+async def test_no_choice_is_lost_with_the_root_that_an_upgrade_replaces(world: World) -> None:
+    await add_stub(world)
+    fake, taos = world.taos.fake, world.taos
+    config = fake.project().instances[world.instance].json["config"]
+    config["user.taos.version"] = "0"
+    # The upgrade begins while Incus takes its time to write the choice.
+    fake.stall_next(f"PATCH /1.0/instances/{world.instance}", 0.3)
+    go = fake.hold_next("POST /1.0/instances")
+    choosing = asyncio.create_task(world.models.choose("one", CHOICE))
+    await asyncio.sleep(0.1)
+    job = await taos.agents.start_upgrade("one")
+    await taos.until(job.id, "create new root")
+    with pytest.raises(Conflict, match="upgrade job"):
+        await choosing
+    with pytest.raises(Conflict, match="upgrade job"):
+        await world.models.choose("one", CHOICE)
+    go.set()
+    assert (await taos.runner.wait_job(job.id)).state == "succeeded"
+    await world.models.choose("one", CHOICE)
+    world.now += 60
+    assert await world.choices(world.instance) == CHOICE
+
+
 async def test_a_choice_changed_in_incus_is_seen_soon_and_kept_while_incus_is_away(
     world: World,
 ) -> None:
