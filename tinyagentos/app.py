@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 
 from tinyagentos import log
 from tinyagentos.access import Access
@@ -21,12 +22,13 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
-from tinyagentos.agents.network import tidy_bridges
+from tinyagentos.agents.network import refresh_bridges, refresh_when_changed, tidy_bridges
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.reconcile import reconcile
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.api.interface import Interfaces
 from tinyagentos.config import Settings
@@ -58,6 +60,7 @@ _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
+ADDRESSES_EVERY = 60.0
 
 
 class Services:
@@ -110,6 +113,7 @@ class Services:
             now=lambda: datetime.now(UTC),
             watch=watch,
             addresses=read_host_addresses,
+            uses=Uses(lambda: datetime.now(UTC)),
         )
         self.agents = Agents(self.host)
         self.http = LazySession()
@@ -152,6 +156,7 @@ class Services:
         upkeep = (
             asyncio.create_task(self._tidy(), name="tidy"),
             asyncio.create_task(self._stop_idle(), name="stop idle agents"),
+            asyncio.create_task(self._follow_addresses(), name="follow addresses"),
             asyncio.create_task(self.host.watch.run(), name="watch agents"),
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
@@ -177,12 +182,23 @@ class Services:
             except (TaosError, IncusError) as error:
                 _log.warning("idle agents could not be looked for: %s", error)
 
+    async def _follow_addresses(self) -> None:
+        """Close addresses that the host got to agents, a minute later at the latest."""
+        known: tuple[IPv4Address, ...] = ()
+        while True:
+            try:
+                known = await refresh_when_changed(known, self.host)
+            except (TaosError, IncusError) as error:
+                _log.warning("agents' networks could not be refreshed: %s", error)
+            await asyncio.sleep(ADDRESSES_EVERY)
+
     async def _tidy(self) -> None:
         """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
         while True:
             try:
+                await refresh_bridges(self.host)
                 await reconcile(self.host)
                 await self.agents.end_undo_windows()
                 if an_hour_passed:

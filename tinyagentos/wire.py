@@ -117,6 +117,7 @@ class Agent(Wire):
     disk_bytes: int | None = None
     autostart: bool = Field(True, description="Whether it may start when the host does")
     idle_stop_minutes: int = Field(0, description="Stopped after so long without a question")
+    nesting: bool = Field(False, description="Whether it may run containers of its own")
 
 
 class Snapshot(Wire):
@@ -297,11 +298,15 @@ class NewAgent(BaseModel):
         None, gt=0, le=MOST, description="Most processor cores the agent may take"
     )
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    state_disk: Size | None = Field(None, description="Most disk its state may take")
     state_of: str = Field(
         "", max_length=1000, description="Begin with the state that was kept of this agent"
     )
     network: str = Field(
         "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
+    )
+    nesting: bool = Field(
+        False, description="It may run containers of its own: more of the host is open to it"
     )
 
     @classmethod
@@ -310,7 +315,7 @@ class NewAgent(BaseModel):
         return cls(
             name=spec.name, framework=spec.framework, source=spec.source, model=spec.model,
             memory=spec.memory_bytes, cpu=spec.cpus, disk=spec.disk_bytes, network=spec.network,
-            state_of=spec.state_of,
+            state_disk=spec.state_bytes, state_of=spec.state_of, nesting=spec.nesting,
         )  # fmt: skip
 
     def to_spec(self) -> agents.AgentSpec:
@@ -323,8 +328,10 @@ class NewAgent(BaseModel):
             memory_bytes=self.memory,
             cpus=self.cpu,
             disk_bytes=self.disk,
+            state_bytes=self.state_disk,
             network=self.network,
             state_of=self.state_of,
+            nesting=self.nesting,
         )
 
 
@@ -336,6 +343,7 @@ class AgentChange(BaseModel):
     memory: Size | None = Field(None, description="Most memory the agent may take")
     cpu: int | None = Field(None, ge=0, le=MOST, description="Most processor cores; 0: all")
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    state_disk: Size | None = Field(None, description="Most disk its state may take")
     title: str | None = Field(None, max_length=200, description="What people call it")
     autostart: bool | None = Field(None, description="Whether it may start when the host does")
     idle_stop_minutes: int | None = Field(
@@ -351,6 +359,7 @@ class AgentChange(BaseModel):
             memory_bytes=self.memory,
             cpus=self.cpu,
             disk_bytes=self.disk,
+            state_bytes=self.state_disk,
             title=self.title,
             autostart=self.autostart,
             idle_stop_minutes=self.idle_stop_minutes,
@@ -359,9 +368,10 @@ class AgentChange(BaseModel):
 
 
 class Schedule(BaseModel):
-    """How often an agent's state is kept by itself."""
+    """How an agent's state is kept."""
 
-    snapshots: agents.SnapshotSchedule
+    snapshots: agents.SnapshotSchedule = Field(description="How often by itself")
+    state_bytes: int | None = Field(None, description="Most it may take; null: no limit")
 
 
 class KeptState(Wire):

@@ -16,6 +16,7 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
@@ -145,6 +146,7 @@ class Taos:
                 lambda: self.runner.ended,
             ),
             addresses=own_addresses,
+            uses=Uses(lambda: datetime.now(UTC) + self.later),
         )
         self.agents = Agents(self.host)
         for kind in (

@@ -567,8 +567,8 @@ class Routes:
         return reply(self._volume(request)[2])
 
     async def get_volume_state(self, request: web.Request) -> web.Response:
-        self._volume(request)
-        return reply({"usage": {"used": 1 << 20}})
+        # `used` is no key of Incus's: tests say there how full a volume is.
+        return reply({"usage": {"used": self._volume(request)[2].get("used", 0), "total": 0}})
 
     async def put_volume(self, request: web.Request) -> web.Response:
         project, key, _ = self._volume(request)
@@ -642,6 +642,7 @@ class Routes:
 
         async def work() -> None:
             made = {"name": f"{key[1]}/{name}", "created_at": now(), "description": ""}
+            made["config"] = dict(project.volumes[key]["config"])
             project.volume_snapshots.setdefault(key, {})[name] = made
 
         return self.fake.run(request, "Creating storage volume snapshot", work)

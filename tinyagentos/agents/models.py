@@ -96,14 +96,24 @@ class Models:
         instance = await instances.find_agent_instance(name, self._host)
         if instance is None:
             raise no_agent(name)
+        self._check_at_rest(name)
+        await instances.set_config(instance.name, write_choice(choice), self._host)
+        self._choices.forget(instance.name)
+        # A job that began meanwhile may have copied the old choice to a new root already.
+        self._check_at_rest(name)
+        chosen = await self.get(name)
+        if chosen.choice != choice:
+            raise Conflict(
+                f"Agent {name!r} was changed at the same moment.", hint="Look, and choose again."
+            )
+        return chosen
+
+    def _check_at_rest(self, name: str) -> None:
         if job := self._host.runner.find_active(agent_subject(name)):
             raise Conflict(
                 f"A {job.kind} job is at work on agent {name!r}.",
-                hint=f"Wait for it: `taos job watch {job.id}`.",
+                hint=f"Wait for it, then choose: `taos job watch {job.id}`.",
             )
-        await instances.set_config(instance.name, write_choice(choice), self._host)
-        self._choices.forget(instance.name)
-        return await self.get(name)
 
     async def _check(self, choice: ModelChoice) -> None:
         if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):

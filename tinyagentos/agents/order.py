@@ -26,6 +26,7 @@ TITLE_KEY = "user.taos.title"
 IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
+NESTING = "security.nesting"
 
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
@@ -47,8 +48,10 @@ class DeployOrder:
     memory_bytes: int
     cpus: int
     disk_bytes: int
+    state_bytes: int
     network: str
     kept: str
+    nesting: bool
 
     @property
     def volume(self) -> str:
@@ -71,15 +74,21 @@ class DeployOrder:
             memory_bytes=int(params["memory_bytes"]),
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
+            # A job of an older taOS does not say; 0: no limit.
+            state_bytes=int(params.get("state_bytes", "0")),
             network=params["network"],
             kept=params["kept"],
+            nesting=params.get("nesting") == "True",
         )
 
 
-def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> DeployOrder:
+def make_order(
+    spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "", kept_bytes: int = 0
+) -> DeployOrder:
     """The order for a checked spec; what the spec leaves open is the recipe's default.
 
-    kept: the volume of the state it begins with; empty: a new one.
+    kept: the volume of the state it begins with; empty: a new one. kept_bytes: the least limit
+    that leaves that state room.
     """
     agent = recipe.agent
     return DeployOrder(
@@ -91,9 +100,16 @@ def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> 
         memory_bytes=spec.memory_bytes or agent.memory_limit_bytes,
         cpus=spec.cpus or agent.cpus,
         disk_bytes=spec.disk_bytes or agent.disk_bytes,
+        state_bytes=spec.state_bytes or max(agent.state_bytes, kept_bytes),
         network=str(NetworkPolicy.parse(spec.network)),
         kept=kept,
+        nesting=spec.nesting,
     )
+
+
+def volume_config(order: DeployOrder, *, has_quota: bool) -> Mapping[str, str]:
+    """What the agent's state volume has, new or taken up; has_quota: as in instance_request()."""
+    return {"size": str(order.state_bytes)} if has_quota and order.state_bytes else {}
 
 
 def instance_request(
@@ -128,7 +144,11 @@ def instance_request(
         "limits.memory": str(order.memory_bytes),
         "limits.processes": str(recipe.agent.processes),
         "security.idmap.isolated": "true",
+        # Nothing of ours asks Incus from inside, and a device of the host less is a door less.
+        "security.guestapi": "false",
     }
+    if order.nesting:
+        config[NESTING] = "true"
     if restarts:
         config["boot.autorestart"] = "true"
     if order.cpus:
@@ -165,6 +185,13 @@ def model_device(socket: Path) -> Mapping[str, str]:
         "listen": f"tcp:127.0.0.1:{MODEL_PORT}",
         "connect": f"unix:{socket}",
     }
+
+
+def redact(text: str, instance: str, key: bytes) -> str:
+    """The text without the tokens of the agent with that instance."""
+    for token in (agent_token(key, instance), model_token(key, instance)):
+        text = text.replace(token, "[a token of the agent]")
+    return text
 
 
 def render_env(agent: str, instance: str, key: bytes) -> bytes:

@@ -26,6 +26,7 @@ from tinyagentos.agents.order import (
     AGENT_KEY,
     FRAMEWORK_KEY,
     IDLE_KEY,
+    NESTING,
     SOURCE_KEY,
     STAGE_KEY,
     TITLE_KEY,
@@ -94,21 +95,27 @@ class Agents:
         recipe = self._check(spec)
         await self._check_name_free(spec.name)
         await self._check_room(recipe, spec.source)
-        state = await self._find_state(spec) if spec.state_of else ""
-        order = make_order(spec, recipe, self._host.new_suffix(), state)
+        state, least = await self._find_state(spec) if spec.state_of else ("", 0)
+        order = make_order(spec, recipe, self._host.new_suffix(), state, least)
         return self._host.runner.submit(
             DEPLOY, agent_subject(spec.name), order.to_params(), idempotency_key=idempotency_key
         )
 
-    async def _find_state(self, spec: AgentSpec) -> str:
-        """The kept state that the new agent begins with; Conflict when another one took it."""
+    async def _find_state(self, spec: AgentSpec) -> tuple[str, int]:
+        """The kept state that the new agent begins with, and the least limit that leaves it room.
+
+        Conflict when another one took it, or the limit that is asked for would not do.
+        """
         name = await kept.find_kept(spec.state_of, spec.framework, self._host)
         if any(job.params.get("kept") == name for job in self._host.runner.list_active()):
             raise Conflict(
                 f"Another deploy takes the state of {spec.state_of!r} already.",
                 hint="`taos job list` shows it.",
             )
-        return name
+        use = await settings.read_state_use(name, self._host)
+        if spec.state_bytes:
+            settings.check_state(spec.state_bytes, use)
+        return name, use.least_bytes
 
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
@@ -124,6 +131,7 @@ class Agents:
         _check_range("memory", spec.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
         # What an image unpacks to counts, and a root that is full cannot even be changed.
         _check_range("disk", spec.disk_bytes, recipe.agent.image_disk_bytes, 2**62)
+        _check_range("state disk", spec.state_bytes, LEAST_DISK_MB * MIB, 2**62)
         _check_range("cpu", spec.cpus, 1, MOST_CPUS)
         return recipe
 
@@ -248,6 +256,7 @@ class Agents:
         """
         _check_range("memory", change.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
         _check_range("disk", change.disk_bytes, LEAST_DISK_MB * MIB, 2**62)
+        _check_range("state disk", change.state_bytes, LEAST_DISK_MB * MIB, 2**62)
         _check_range("cpu", change.cpus, 0, MOST_CPUS)
         if change == AgentChange():
             raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
@@ -256,23 +265,28 @@ class Agents:
             state = await self._host.incus.instances.state(instance.name)
             recipe = self._host.recipes[instance.config[FRAMEWORK_KEY]]
             settings.check_use(change, state, recipe.agent.image_disk_bytes)
+        if change.state_bytes is not None:
+            use = await settings.read_state_use(f"{instance.name}-state", self._host)
+            settings.check_state(change.state_bytes, use)
         pool = await instances.pick_pool(self._host)
-        keys = settings.plan_change(change, has_quota=pool.driver in instances.COW_DRIVERS)
+        keys = settings.plan_change(change, has_quota=instances.has_quota(pool))
         before = await settings.read_keys(instance, keys, self._host)
         return self._submit_on(
             instance, settings.CHANGE, keys=keys.to_text(), before=before.to_text()
         )
 
     async def stop_idle(self, last_used: Callable[[str], datetime | None]) -> None:
-        """Have agents stopped that nobody asked anything for as long as they are to wait.
+        """Have agents stopped that nobody used for as long as they are to wait.
 
-        last_used: when an instance was, as far as is known; its start counts as well.
+        last_used: when an instance last asked a model, as far as is known. Who talks to an agent or
+        looks at it uses it, and its start counts as well.
         """
         for one in await self._host.watch.instances():
             minutes = one.config.get(IDLE_KEY, "")
             if not minutes.isdecimal() or not one.is_running or one.config.get(ROLE_KEY):
                 continue
-            known = (last_used(one.name), one.last_used_at, self._begun)
+            used = self._host.uses.last(one.name)
+            known = (last_used(one.name), used, one.last_used_at, self._begun)
             latest = max(at for at in known if at is not None)
             if self._host.now() - latest >= timedelta(minutes=int(minutes)):
                 with contextlib.suppress(Conflict):
@@ -280,11 +294,16 @@ class Agents:
 
     async def get_schedule(self, name: str) -> SnapshotSchedule:
         """How often the agent's state is kept by itself."""
+        return settings.read_schedule(await self._state_config(name))
+
+    async def get_state_bytes(self, name: str) -> int | None:
+        """How large the agent's state may grow; None when nothing limits it."""
+        return _number((await self._state_config(name)).get("size", "")) or None
+
+    async def _state_config(self, name: str) -> Mapping[str, str]:
         pool = await instances.pick_pool(self._host)
         volume = f"{(await self._find(name)).name}-state"
-        return settings.read_schedule(
-            (await self._host.incus.storage.get_volume(pool.name, volume)).config
-        )
+        return (await self._host.incus.storage.get_volume(pool.name, volume)).config
 
     async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
         """The snapshots of the agent's state, oldest first."""
@@ -490,6 +509,7 @@ class Agents:
             disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
             autostart=instance.config.get("boot.autostart") != "false",
             idle_stop_minutes=_number(instance.config.get(IDLE_KEY, "")),
+            nesting=instance.config.get(NESTING) == "true",
             network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )

@@ -21,6 +21,8 @@ from tinyagentos.model.errors import Conflict, InvalidInput
 
 CHANGE, APPLY = "change settings", "apply settings"
 ROOT = "root"
+# Between what a state holds and its least limit.
+SPARE = 64 * MIB
 LONGEST_TITLE = 60
 MOST_IDLE_MINUTES = 60 * 24 * 30
 # How long Incus keeps what it took by each schedule.
@@ -75,15 +77,16 @@ def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
                 hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
             )
         wanted[IDLE_KEY] = str(change.idle_stop_minutes or "")
-    root: dict[str, str] = {}
-    if change.disk_bytes is not None:
-        if not has_quota:
-            raise Conflict(
-                "This host's storage pool cannot limit an agent's disk.",
-                hint="Pools of btrfs and zfs can.",
-            )
-        root["size"] = str(change.disk_bytes)
-    return Keys(wanted, root, _schedule_keys(change.snapshots) if change.snapshots else {})
+    if not (has_quota or change.disk_bytes is change.state_bytes is None):
+        raise Conflict(
+            "This host's storage pool cannot limit an agent's disk.",
+            hint="Pools of btrfs and zfs can.",
+        )
+    root = {"size": str(change.disk_bytes)} if change.disk_bytes is not None else {}
+    volume = {**_schedule_keys(change.snapshots)} if change.snapshots else {}
+    if change.state_bytes is not None:
+        volume["size"] = str(change.state_bytes)
+    return Keys(wanted, root, volume)
 
 
 def _schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
@@ -119,6 +122,52 @@ def check_use(change: AgentChange, state: InstanceState, image_bytes: int) -> No
                 f"{limit // MIB} MiB would be less.",
                 hint="Give more, or stop the agent first." if what == "memory" else "Give more.",
             )
+
+
+@dataclass(frozen=True)
+class StateUse:
+    """How full an agent's state is. limit_bytes: 0 for none; used_bytes: without what snapshots
+    hold as well, which its limit counts (btrfs)."""
+
+    used_bytes: int
+    limit_bytes: int
+    has_snapshots: bool
+
+    @property
+    def least_bytes(self) -> int:
+        """The least limit that surely leaves what is there room to grow; 0 when nobody knows."""
+        if self.has_snapshots:
+            return self.limit_bytes
+        return self.used_bytes + max(SPARE, self.used_bytes // 4)
+
+
+def check_state(limit_bytes: int, use: StateUse) -> None:
+    """Conflict when the limit could be below what the state holds.
+
+    On btrfs nothing could be changed any more about such a state, nor written into it.
+    """
+    least = use.least_bytes
+    if use.has_snapshots and not least:
+        raise Conflict(
+            "How much the state holds is not known while there are snapshots of it.",
+            hint="Drop them first: `taos agent snapshots` lists them.",
+        )
+    if limit_bytes < least:
+        raise Conflict(
+            f"The state may hold up to {least // MIB} MiB; {limit_bytes // MIB} MiB would be less.",
+            hint="Give more, or drop its snapshots first." if use.has_snapshots else "Give more.",
+        )
+
+
+async def read_state_use(volume: str, host: Host) -> StateUse:
+    """How full the state volume is."""
+    pool, storage = (await instances.pick_pool(host)).name, host.incus.storage
+    limit = (await storage.get_volume(pool, volume)).config.get("size", "")
+    return StateUse(
+        await storage.get_volume_usage(pool, volume),
+        int(limit) if limit.isdecimal() else 0,
+        bool(await storage.list_volume_snapshots(pool, volume)),
+    )
 
 
 async def read_keys(instance: Instance, like: Keys, host: Host) -> Keys:

@@ -40,7 +40,10 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """What to deploy. Sizes in bytes; None means the recipe's default."""
+    """What to deploy. Sizes in bytes; None means the recipe's default.
+
+    nesting: it may run containers of its own, which opens more of the host's kernel to it.
+    """
 
     name: str
     framework: str = DEFAULT_FRAMEWORK
@@ -49,8 +52,10 @@ class AgentSpec:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     network: str = "internet"
     state_of: str = ""
+    nesting: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class AgentChange:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     title: str | None = None
     autostart: bool | None = None
     idle_stop_minutes: int | None = None
@@ -106,6 +112,7 @@ class Agent:
     disk_bytes: int | None = None
     autostart: bool = True
     idle_stop_minutes: int = 0
+    nesting: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class AboutView:
             return
         if agent.state is not AgentState.failed:
             schedule = await self._site.services.agents.get_schedule(self._name)
-            settings = SettingsCard(self._site, agent, schedule)
+            state_bytes = await self._site.services.agents.get_state_bytes(self._name)
+            settings = SettingsCard(self._site, agent, schedule, state_bytes)
             settings.build()
             self._settings = settings
             await self._build_models()

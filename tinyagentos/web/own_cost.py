@@ -66,7 +66,7 @@ async def measure_kept(services: Services) -> int:
     pool = await pick_pool(services.host)
     used = await asyncio.gather(
         *(
-            services.incus.storage.get_volume_used(pool.name, one.name)
+            services.incus.storage.get_volume_usage(pool.name, one.name)
             for one in await services.agents.list_kept()
         )
     )

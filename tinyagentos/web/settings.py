@@ -20,13 +20,14 @@ SCHEDULES = {
 }
 
 
-def as_typed(agent: Agent) -> dict[str, str]:
+def as_typed(agent: Agent, state_bytes: int | None) -> dict[str, str]:
     """The agent's settings as they stand in the fields, by label."""
     return {
         "Title": agent.title,
         "Memory": words.memory(agent.memory_bytes),
         "Processors": str(agent.cpus or ""),
         "Disk": words.memory(agent.disk_bytes),
+        "State disk": words.memory(state_bytes),
         "Stop when idle": str(agent.idle_stop_minutes or ""),
     }
 
@@ -36,6 +37,7 @@ HINTS = {
     "Memory": "The most it may take.",
     "Processors": "Empty: all.",
     "Disk": "How large its programs may grow.",
+    "State disk": "How much it may keep.",
     "Stop when idle": "Minutes without a question; empty: never.",
 }
 
@@ -43,10 +45,13 @@ HINTS = {
 class SettingsCard:
     """The card; only what was changed on it is asked for."""
 
-    def __init__(self, site: Site, agent: Agent, schedule: SnapshotSchedule) -> None:
+    def __init__(
+        self, site: Site, agent: Agent, schedule: SnapshotSchedule, state_bytes: int | None
+    ) -> None:
         self._site = site
         self._name = agent.name
-        self._were = as_typed(agent)
+        self._state_bytes = state_bytes
+        self._were = as_typed(agent, state_bytes)
         self._saved: dict[str, str] = {}
         self._schedule = self._chosen = schedule.value
 
@@ -65,7 +70,7 @@ class SettingsCard:
 
     def renew(self, agent: Agent) -> None:
         """Show what the agent has now; what somebody is typing stays."""
-        for label, value in as_typed(agent).items():
+        for label, value in as_typed(agent, self._state_bytes).items():
             field, was = self._fields[label], self._were[label]
             if value != was:
                 self._were[label] = value
@@ -81,6 +86,7 @@ class SettingsCard:
             "memory": self._changed("Memory"),
             "cpu": self._number("Processors"),
             "disk": self._changed("Disk"),
+            "state_disk": self._changed("State disk"),
             "idle_stop_minutes": self._number("Stop when idle"),
             "snapshots": self._chosen if self._chosen != self._schedule else None,
         }

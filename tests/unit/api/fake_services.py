@@ -148,6 +148,9 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("change settings", name)
 
+    async def get_state_bytes(self, name: str) -> int | None:
+        return 10 * 2**30
+
     async def get_schedule(self, name: str) -> SnapshotSchedule:
         await self.get_agent(name)
         return SnapshotSchedule.daily
