@@ -72,7 +72,9 @@ def test_what_is_free_here_is_what_a_deploy_may_take(page: Page, web: WebServer)
     expect(sheet).to_contain_text("Empty: 10.0 GiB; 100.0 GiB are free here.")
 
 
-def test_a_limit_that_cannot_be_is_said_at_its_field(page: Page, web: WebServer) -> None:
+def test_a_limit_that_cannot_be_is_said_at_its_field(
+    page: Page, web: WebServer, look: Look
+) -> None:
     sheet = open_sheet(page)
     wrong = {
         "Memory": ("0", "The least is 64 MiB"),
@@ -85,6 +87,7 @@ def test_a_limit_that_cannot_be_is_said_at_its_field(page: Page, web: WebServer)
         field.blur()
         expect(field).to_have_accessible_description(re.compile(said))
         expect(field).to_have_attribute("aria-invalid", "true")
+    look("deploy-limits")
     sheet.get_by_text("More choices").click()
     sheet.get_by_role("button", name="Deploy", exact=True).click()
     expect(sheet.get_by_role("alert")).to_contain_text("0 is too little.")

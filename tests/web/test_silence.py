@@ -71,6 +71,14 @@ def test_an_incus_that_hangs_is_said_and_keeps_no_page_waiting(
     soon(dialog)
     page.keyboard.press("Escape")
 
+    def linked() -> None:
+        response = page.goto(f"{web.address}/?deploy=1")
+        assert response
+        assert response.status == 200
+        expect(page.get_by_role("dialog").get_by_label("Name")).to_have_value("hello-2")
+
+    soon(linked)
+
     def images() -> None:
         response = page.goto(f"{web.address}/images")
         assert response

@@ -117,7 +117,10 @@ class Images:
 
     def usual_rate(self) -> float | None:
         """Bytes a second that images come with: now, else usually; None before the first."""
-        rate = self._supply.line.rate or self._supply.timings.typical_rate(FETCHED)
+        # Between downloads the line tells of seconds in which nothing was to come.
+        is_busy = any(job.kind == DOWNLOAD for job in self._runner.list_active())
+        seen = self._supply.line.rate if is_busy else None
+        rate = seen or self._supply.timings.typical_rate(FETCHED)
         most = self._settings.image_rate
         return min(rate, most) if rate and most else rate
 

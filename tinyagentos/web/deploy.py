@@ -88,6 +88,12 @@ class DeploySheet:
 
     async def open(self) -> None:
         """Show the dialog; nobody is waited for who may be silent."""
+        if ui.context.client.has_socket_connection:
+            await self._open()
+        else:  # the page itself is on its way, and comes first
+            Refresh(self._open, "the deploy dialog")()
+
+    async def _open(self) -> None:
         site = self._site
         found, _ = await asyncio.gather(
             site.services.agents.list_frameworks(within=OPEN_WITHIN), self._see_agents()

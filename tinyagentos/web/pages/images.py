@@ -371,7 +371,7 @@ def render_facts(row: ImageRow, most: int = 0) -> Markup:
     is_here = row.state in HERE
     guess = f"at most {words.size(most)}" if most else "not known yet"
     return facts({
-        "Installed": (row.version or "of unknown version") if is_here else "none",
+        "Installed": row.version if is_here else "none",
         "Newest": row.newest,
         "Packed": words.size(row.size_bytes) or guess,
         "Unpacked": words.size(row.unpacked_bytes),
