@@ -308,6 +308,18 @@ class NewAgent(BaseModel):
     nesting: bool = Field(
         False, description="It may run containers of its own: more of the host is open to it"
     )
+    fallbacks: Annotated[tuple[str, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="PROVIDER/MODEL, best first: each is used when those before it fail"
+    )
+    monthly_tokens: int = Field(0, ge=0, le=MOST, description="Most tokens a month; 0: no limit")
+    title: str = Field("", max_length=200, description="What people call it")
+    autostart: bool = Field(True, description="Whether it may start when the host does")
+    idle_stop_minutes: int = Field(
+        0, ge=0, le=MOST, description="Stop it after so long without a question; 0: never"
+    )
+    snapshots: Annotated[agents.SnapshotSchedule, Field(strict=False)] = Field(
+        agents.SnapshotSchedule.off, description="How often its state is kept by itself"
+    )
 
     @classmethod
     def of_spec(cls, spec: agents.AgentSpec) -> Self:
@@ -316,6 +328,9 @@ class NewAgent(BaseModel):
             name=spec.name, framework=spec.framework, source=spec.source, model=spec.model,
             memory=spec.memory_bytes, cpu=spec.cpus, disk=spec.disk_bytes, network=spec.network,
             state_disk=spec.state_bytes, state_of=spec.state_of, nesting=spec.nesting,
+            fallbacks=spec.fallbacks, monthly_tokens=spec.monthly_tokens, title=spec.title,
+            autostart=spec.autostart, idle_stop_minutes=spec.idle_stop_minutes,
+            snapshots=spec.snapshots,
         )  # fmt: skip
 
     def to_spec(self) -> agents.AgentSpec:
@@ -332,6 +347,12 @@ class NewAgent(BaseModel):
             network=self.network,
             state_of=self.state_of,
             nesting=self.nesting,
+            fallbacks=self.fallbacks,
+            monthly_tokens=self.monthly_tokens,
+            title=self.title,
+            autostart=self.autostart,
+            idle_stop_minutes=self.idle_stop_minutes,
+            snapshots=self.snapshots,
         )
 
 

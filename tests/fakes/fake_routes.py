@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -593,7 +594,8 @@ class Routes:
         name = (await request.json())["name"]
 
         async def work() -> None:
-            volume.setdefault("backups", {})[name] = json.dumps(volume["config"]).encode()
+            config = json.dumps(volume["config"]).encode()
+            volume.setdefault("backups", {})[name] = gzip.compress(config, mtime=0)
 
         project, key, _ = self._volume(request)
         volume = project.volumes[key]
@@ -608,8 +610,8 @@ class Routes:
         project, content = self._project(request), await request.read()
         key = (self._pool(request)["name"], request.headers["X-Incus-name"])
         try:
-            config = json.loads(content)
-        except ValueError:
+            config = json.loads(gzip.decompress(content))
+        except (ValueError, OSError):
             raise Failure(400, "Invalid backup") from None
         if key in project.volumes:
             raise Failure(409, "Volume by that name already exists")

@@ -13,12 +13,7 @@ from tinyagentos.agents.service import agent_subject, no_agent
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
-from tinyagentos.model.provider import (
-    MOST_FALLBACKS,
-    MOST_TOKENS,
-    AgentModels,
-    ModelChoice,
-)
+from tinyagentos.model.provider import AgentModels, ModelChoice, check_choice
 from tinyagentos.store.providers import UsageTable
 
 # A choice that was changed in Incus by hand is seen after this many seconds.
@@ -116,13 +111,7 @@ class Models:
             )
 
     async def _check(self, choice: ModelChoice) -> None:
-        if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):
-            raise InvalidInput(
-                "These models cannot be used together.",
-                hint=f"Give one model and up to {MOST_FALLBACKS} others to fall back to.",
-            )
-        if not 0 <= choice.monthly_tokens <= MOST_TOKENS:
-            raise InvalidInput(f"A budget of {choice.monthly_tokens} tokens cannot be kept.")
+        check_choice(choice)
         known = {one.name for one in await self._providers.list_providers()}
         for model in choice.models:
             if model.provider not in known:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyagentos.agents.plan import LaunchPlan
 from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import InstanceRequest
-from tinyagentos.model.agent import AgentSpec, Source
+from tinyagentos.model.agent import AgentSpec, SnapshotSchedule, Source
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.recipe import Recipe
 
@@ -27,6 +27,10 @@ IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
 NESTING = "security.nesting"
+AUTOSTART = "boot.autostart"
+# How long Incus keeps what it took by each schedule.
+KEPT_FOR = {"hourly": "2d", "daily": "2w", "weekly": "8w"}
+PATTERN = "auto-{{ creation_date|date:'20060102-1504' }}"
 
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
@@ -52,6 +56,12 @@ class DeployOrder:
     network: str
     kept: str
     nesting: bool
+    fallbacks: str
+    monthly_tokens: int
+    title: str
+    autostart: bool
+    idle_stop_minutes: int
+    snapshots: SnapshotSchedule
 
     @property
     def volume(self) -> str:
@@ -74,11 +84,17 @@ class DeployOrder:
             memory_bytes=int(params["memory_bytes"]),
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
-            # A job of an older taOS does not say; 0: no limit.
+            # What a job of an older taOS does not say; 0: no limit.
             state_bytes=int(params.get("state_bytes", "0")),
             network=params["network"],
             kept=params["kept"],
             nesting=params.get("nesting") == "True",
+            fallbacks=params.get("fallbacks", ""),
+            monthly_tokens=int(params.get("monthly_tokens", "0")),
+            title=params.get("title", ""),
+            autostart=params.get("autostart") != "False",
+            idle_stop_minutes=int(params.get("idle_stop_minutes", "0")),
+            snapshots=SnapshotSchedule(params.get("snapshots", "off")),
         )
 
 
@@ -104,12 +120,31 @@ def make_order(
         network=str(NetworkPolicy.parse(spec.network)),
         kept=kept,
         nesting=spec.nesting,
+        fallbacks=",".join(spec.fallbacks),
+        monthly_tokens=spec.monthly_tokens,
+        title=spec.title.strip(),
+        autostart=spec.autostart,
+        idle_stop_minutes=spec.idle_stop_minutes,
+        snapshots=spec.snapshots,
     )
 
 
 def volume_config(order: DeployOrder, *, has_quota: bool) -> Mapping[str, str]:
     """What the agent's state volume has, new or taken up; has_quota: as in instance_request()."""
-    return {"size": str(order.state_bytes)} if has_quota and order.state_bytes else {}
+    size = {"size": str(order.state_bytes)} if has_quota and order.state_bytes else {}
+    off = order.snapshots is SnapshotSchedule.off
+    return size if off else {**size, **schedule_keys(order.snapshots)}
+
+
+def schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
+    """The schedule as a state volume's config has it; empty values unset a key."""
+    if schedule is SnapshotSchedule.off:
+        return {"snapshots.schedule": "", "snapshots.expiry": "", "snapshots.pattern": ""}
+    return {
+        "snapshots.schedule": f"@{schedule}",
+        "snapshots.expiry": KEPT_FOR[schedule],
+        "snapshots.pattern": PATTERN,
+    }
 
 
 def instance_request(
@@ -147,8 +182,16 @@ def instance_request(
         # Nothing of ours asks Incus from inside, and a device of the host less is a door less.
         "security.guestapi": "false",
     }
-    if order.nesting:
-        config[NESTING] = "true"
+    asked = {
+        FALLBACK_KEY: order.fallbacks,
+        BUDGET_KEY: str(order.monthly_tokens or ""),
+        TITLE_KEY: order.title,
+        IDLE_KEY: str(order.idle_stop_minutes or ""),
+        # Unset: Incus starts at boot what ran before.
+        AUTOSTART: "" if order.autostart else "false",
+        NESTING: "true" if order.nesting else "",
+    }
+    config |= {key: value for key, value in asked.items() if value}
     if restarts:
         config["boot.autorestart"] = "true"
     if order.cpus:

@@ -24,6 +24,7 @@ from tinyagentos.agents import (
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
+    AUTOSTART,
     FRAMEWORK_KEY,
     IDLE_KEY,
     NESTING,
@@ -59,7 +60,7 @@ from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
 from tinyagentos.model.image import image_alias
 from tinyagentos.model.job import Job
 from tinyagentos.model.network import NetworkPolicy
-from tinyagentos.model.provider import parse_model
+from tinyagentos.model.provider import ModelChoice, check_choice, parse_model
 from tinyagentos.model.recipe import Recipe
 
 LEAST_MEMORY_MB = 64
@@ -120,8 +121,11 @@ class Agents:
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
         NetworkPolicy.parse(spec.network)
-        if spec.model:
-            parse_model(spec.model)
+        named = (spec.model, *spec.fallbacks)
+        models = tuple(parse_model(one) for one in named if one)
+        check_choice(ModelChoice(models, spec.monthly_tokens))
+        settings.check_title(spec.title)
+        settings.check_idle(spec.idle_stop_minutes)
         recipe = self._host.recipes.get(spec.framework)
         if recipe is None:
             raise InvalidInput(
@@ -384,7 +388,7 @@ class Agents:
             )
         if file.exists():
             raise Conflict(f"{file} is there already.", hint="Give another name.")
-        told = json.dumps(bundle.describe(instance))
+        told = json.dumps(bundle.describe(instance, await self._state_config(name)))
         return self._submit_on(instance, bundle.EXPORT, to=str(file), agent_file=told)
 
     async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
@@ -399,6 +403,7 @@ class Agents:
                 f"{file.name} is an agent of {agent.framework[:60]!r}, which this taOS has not.",
                 hint=f"There are: {', '.join(self._host.recipes)}.",
             )
+        self._check(agent)
         volume = f"{agent.name}-{self._host.new_suffix()}-state"
         params = {"from": str(file), "volume": volume}
         job = self._host.runner.submit(bundle.IMPORT, f"state:{volume}", params)
@@ -507,7 +512,7 @@ class Agents:
             title=instance.config.get(TITLE_KEY, ""),
             cpus=_number(instance.config.get("limits.cpu", "")),
             disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
-            autostart=instance.config.get("boot.autostart") != "false",
+            autostart=instance.config.get(AUTOSTART) != "false",
             idle_stop_minutes=_number(instance.config.get(IDLE_KEY, "")),
             nesting=instance.config.get(NESTING) == "true",
             network=str(network.read_policy(instance.config)),

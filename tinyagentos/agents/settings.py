@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import IDLE_KEY, TITLE_KEY
+from tinyagentos.agents.order import AUTOSTART, IDLE_KEY, TITLE_KEY, schedule_keys
 from tinyagentos.incus import Instance, InstanceState, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.agent import MIB, AgentChange, SnapshotSchedule
@@ -25,9 +25,6 @@ ROOT = "root"
 SPARE = 64 * MIB
 LONGEST_TITLE = 60
 MOST_IDLE_MINUTES = 60 * 24 * 30
-# How long Incus keeps what it took by each schedule.
-KEPT_FOR = {"hourly": "2d", "daily": "2w", "weekly": "8w"}
-PATTERN = "auto-{{ creation_date|date:'20060102-1504' }}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,16 @@ def check_title(title: str) -> str:
     return title.strip()
 
 
+def check_idle(minutes: int) -> int:
+    """The minutes, if an agent can be stopped after them; InvalidInput says what can be given."""
+    if not 0 <= minutes <= MOST_IDLE_MINUTES:
+        raise InvalidInput(
+            f"{minutes} minutes cannot be waited for.",
+            hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
+        )
+    return minutes
+
+
 def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
     """What has to be set for the change; InvalidInput or Conflict when it cannot be."""
     wanted: dict[str, str] = {}
@@ -69,34 +76,19 @@ def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
         wanted[TITLE_KEY] = check_title(change.title)
     if change.autostart is not None:
         # Unset: Incus starts at boot what ran before.
-        wanted["boot.autostart"] = "" if change.autostart else "false"
+        wanted[AUTOSTART] = "" if change.autostart else "false"
     if change.idle_stop_minutes is not None:
-        if not 0 <= change.idle_stop_minutes <= MOST_IDLE_MINUTES:
-            raise InvalidInput(
-                f"{change.idle_stop_minutes} minutes cannot be waited for.",
-                hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
-            )
-        wanted[IDLE_KEY] = str(change.idle_stop_minutes or "")
+        wanted[IDLE_KEY] = str(check_idle(change.idle_stop_minutes) or "")
     if not (has_quota or change.disk_bytes is change.state_bytes is None):
         raise Conflict(
             "This host's storage pool cannot limit an agent's disk.",
             hint="Pools of btrfs and zfs can.",
         )
     root = {"size": str(change.disk_bytes)} if change.disk_bytes is not None else {}
-    volume = {**_schedule_keys(change.snapshots)} if change.snapshots else {}
+    volume = {**schedule_keys(change.snapshots)} if change.snapshots else {}
     if change.state_bytes is not None:
         volume["size"] = str(change.state_bytes)
     return Keys(wanted, root, volume)
-
-
-def _schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
-    if schedule is SnapshotSchedule.off:
-        return {"snapshots.schedule": "", "snapshots.expiry": "", "snapshots.pattern": ""}
-    return {
-        "snapshots.schedule": f"@{schedule}",
-        "snapshots.expiry": KEPT_FOR[schedule],
-        "snapshots.pattern": PATTERN,
-    }
 
 
 def read_schedule(volume: Mapping[str, str]) -> SnapshotSchedule:

@@ -203,7 +203,13 @@ class Storage:
 
     async def create_volume_backup(self, pool: str, volume: str, backup: str) -> None:
         """Have Incus pack the volume, without its snapshots, into a file of its own."""
-        body = {"name": backup, "volume_only": True, "optimized_storage": False}
+        body = {
+            "name": backup,
+            "volume_only": True,
+            "optimized_storage": False,
+            # Whatever this daemon's usual way is: who takes it in again can look into this one.
+            "compression_algorithm": "gzip",
+        }
         path = _volume(pool, volume, "backups")
         await self.api.run("POST", path, body, within=BACKUP_WITHIN)
 

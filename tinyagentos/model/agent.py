@@ -38,11 +38,22 @@ class Source(StrEnum):
     fastest = "fastest"
 
 
+class SnapshotSchedule(StrEnum):
+    """How often an agent's state is kept by itself."""
+
+    off = "off"
+    hourly = "hourly"
+    daily = "daily"
+    weekly = "weekly"
+
+
 @dataclass(frozen=True)
 class AgentSpec:
     """What to deploy. Sizes in bytes; None means the recipe's default.
 
     nesting: it may run containers of its own, which opens more of the host's kernel to it.
+    model, fallbacks: `provider/model`, the latter used when those before fail; monthly_tokens and
+    idle_stop_minutes: 0 means no limit, and never.
     """
 
     name: str
@@ -56,6 +67,12 @@ class AgentSpec:
     network: str = "internet"
     state_of: str = ""
     nesting: bool = False
+    fallbacks: tuple[str, ...] = ()
+    monthly_tokens: int = 0
+    title: str = ""
+    autostart: bool = True
+    idle_stop_minutes: int = 0
+    snapshots: SnapshotSchedule = SnapshotSchedule.off
 
 
 @dataclass(frozen=True)
@@ -66,15 +83,6 @@ class KeptState:
     agent: str
     framework: str
     kept_at: datetime
-
-
-class SnapshotSchedule(StrEnum):
-    """How often an agent's state is kept by itself."""
-
-    off = "off"
-    hourly = "hourly"
-    daily = "daily"
-    weekly = "weekly"
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,17 @@ def _checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_choice(choice: ModelChoice) -> None:
+    """Return when the models can be used together, within the budget; else InvalidInput."""
+    if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):
+        raise InvalidInput(
+            "These models cannot be used together.",
+            hint=f"Give one model and up to {MOST_FALLBACKS} others to fall back to.",
+        )
+    if not 0 <= choice.monthly_tokens <= MOST_TOKENS:
+        raise InvalidInput(f"A budget of {choice.monthly_tokens} tokens cannot be kept.")
+
+
 def parse_model(text: str) -> ModelRef:
     """`provider/model` as two names; a model's own name may hold slashes."""
     provider, slash, model = text.partition("/")
