@@ -48,7 +48,7 @@ from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, Operati
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import TaosError
-from tinyagentos.model.job import Problem
+from tinyagentos.model.job import Job, Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
@@ -58,6 +58,7 @@ from tinyagentos.store.timings import TimingTable
 
 _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
+SETTLE_WITHIN = 60.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
 ADDRESSES_EVERY = 60.0
@@ -79,6 +80,7 @@ class Services:
             new_id=lambda: uuid.uuid4().hex[:12],
             explain=explain,
             is_transient=is_transient,
+            settle=self._settle,
         )
         recipes = agent_recipes()
         line = Line(
@@ -132,6 +134,12 @@ class Services:
         supplying = (download_kind(supply), weigh_kind(supply), export_kind(supply))
         for kind in (*agent_kinds(self.host), *supplying):
             self.jobs.register(kind)
+
+    async def _settle(self, job: Job) -> None:
+        """Wait until Incus has done what an earlier attempt of the job asked it for."""
+        if name := job.params.get("instance"):
+            with contextlib.suppress(IncusError):
+                await self.incus.settle(name, within=SETTLE_WITHIN)
 
     async def missing(self) -> tuple[Problem, ...]:
         """What keeps this server from deploying agents; empty when nothing does."""

@@ -44,6 +44,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
     table: dict[str, Route] = {
         "GET /1.0": here.get_server,
         "GET /1.0/events": fake.listen,
+        "GET /1.0/operations": here.list_operations,
         "GET /1.0/operations/{id}": here.get_operation,
         "GET /1.0/operations/{id}/wait": here.wait_operation,
         "GET /1.0/operations/{id}/websocket": fake.serve_exec,
@@ -187,6 +188,12 @@ class Routes:
         if operation is None or operation.forgotten:
             raise Failure(404, "Operation not found")
         return operation
+
+    async def list_operations(self, request: web.Request) -> web.Response:
+        name = self._project(request).name
+        found = [one for one in self.fake.operations.values() if one.project == name]
+        running = [one.json() for one in found if one.status_code == 103]
+        return reply({"running": running} if running else {})
 
     async def get_operation(self, request: web.Request) -> web.Response:
         return reply(self._operation(request).json())
