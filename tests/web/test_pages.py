@@ -309,6 +309,16 @@ def test_logging_out_ends_other_tabs(page: Page, context: BrowserContext, web: W
     page.wait_for_url("**/host")
 
 
+def test_a_login_leads_to_what_was_wanted(
+    page: Page, context: BrowserContext, web: WebServer
+) -> None:
+    context.clear_cookies()
+    page.goto(f"{web.address}/?deploy=1")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Deploy an agent")
+
+
 def test_how_the_doors_look(
     page: Page, context: BrowserContext, web: WebServer, look: Look
 ) -> None:

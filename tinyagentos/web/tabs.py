@@ -45,7 +45,8 @@ class Tabs:
         if tuple(before) != tuple(tabs):
             self._draw_row()
         if not tabs:
-            self._close()
+            if self.chosen:
+                self._close()
             return
         told = {name: tab.about for name, tab in before.items()}
         telling = {name: tab.about for name, tab in tabs.items()}

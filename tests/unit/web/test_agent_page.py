@@ -72,5 +72,5 @@ def test_a_failed_agent_is_told_what_helps() -> None:
 
 def test_settings_as_they_are_typed() -> None:
     given = replace(HELLO, title="Tea", memory_bytes=3 << 30, cpus=2, idle_stop_minutes=5)
-    assert list(as_typed(given).values()) == ["Tea", "3.0 GiB", "2", "", "5"]
-    assert list(as_typed(HELLO).values()) == [""] * 5
+    assert list(as_typed(given, 1 << 30).values()) == ["Tea", "3.0 GiB", "2", "", "1.0 GiB", "5"]
+    assert list(as_typed(HELLO, None).values()) == [""] * 6
