@@ -9,12 +9,13 @@ from nicegui import ui
 
 from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.errors import InvalidInput
-from tinyagentos.model.provider import AgentModels, ModelChoice, parse_model
+from tinyagentos.model.provider import AgentModels, ModelChoice
 from tinyagentos.web import timeline, words
 from tinyagentos.web.chart import render_months
 from tinyagentos.web.deploy import network_choice
 from tinyagentos.web.frame import Site, put, show, tell, text_field
 from tinyagentos.web.markup import Content, bar, el, facts
+from tinyagentos.web.model_field import ModelList
 from tinyagentos.web.settings import SettingsCard
 
 
@@ -77,11 +78,7 @@ class AboutView:
         now = await site.services.models.get(name)
         with ui.element("section").classes("card stack").props('aria-label="Models"'):
             use = show(render_use(now)).classes("stack")
-            models = text_field(
-                "Models, best first", ", ".join(now.models),
-                "PROVIDER/MODEL, separated by commas; empty: the default of this host.",
-                autocapitalize="none", spellcheck="false", placeholder="anthropic/claude-sonnet-5",
-            )  # fmt: skip
+            models = ModelList(site, now.models)
             tokens = text_field(
                 "Most tokens a month",
                 str(now.monthly_tokens or ""),
@@ -90,11 +87,10 @@ class AboutView:
             )
 
             async def save() -> None:
-                listed = filter(None, (one.strip() for one in models.value.split(",")))
                 most = tokens.value.strip() or "0"
                 if not most.isdecimal():
                     raise InvalidInput(f"{most[:40]!r} is no number.", hint="Give one, or nothing.")
-                choice = ModelChoice(tuple(map(parse_model, listed)), int(most))
+                choice = ModelChoice(models.read(), int(most))
                 put(use, render_use(await site.services.models.choose(name, choice)))
                 tell("Used from its next question on.")
 

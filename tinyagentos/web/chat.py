@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tinyagentos.web.markup import el, notice
 KEPT = 60
 MOST_CONVERSATIONS = 200
 DRAW_EVERY = 0.15
+LOOK_WITHIN = 1.0
 _numbers = count()
 
 
@@ -135,10 +137,18 @@ class ChatView:
         self._name = name
         self._turns: list[tuple[Said, ui.html]] = []
 
+    async def _has_default(self) -> bool:
+        """Whether this host has a model; one that was not looked for yet is waited for shortly."""
+        providers = self._site.services.providers
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_WITHIN):
+                return bool(providers.known_default() or await providers.default_model())
+        return True  # the chat itself says it better
+
     async def build(self) -> asyncio.Task[None] | None:
         """Build it; what keeps it up to date, until cancelled."""
         models = await self._site.services.models.get(self._name)
-        if not models.models and not await self._site.services.providers.default_model():
+        if not models.models and not await self._has_default():
             show(notice(
                 "warn", "No model is set up yet, so no agent can answer.",
                 el("p", el("a", "Add a model", href="/models", class_="button primary")),
