@@ -32,8 +32,11 @@ SOUND = (
 Smoke = Callable[..., Awaitable[dict[str, Check]]]
 
 
-def gateway(fake: FakeIncus) -> Callable[[web.Request, str], Awaitable[web.Response]]:
+def agent(
+    fake: FakeIncus, *, remembers: bool = True
+) -> Callable[[web.Request, str], Awaitable[web.Response]]:
     """An agent that is ready, and passes a question on to where its model door leads."""
+    talked: list[object] = []
 
     async def answer(request: web.Request, instance: str) -> web.Response:
         if request.path == "/readyz":
@@ -49,11 +52,14 @@ def gateway(fake: FakeIncus) -> Callable[[web.Request, str], Awaitable[web.Respo
             for one in made.json["devices"].values()
             if one.get("listen") == "tcp:127.0.0.1:4000"
         ]
+        talked.extend((await request.json())["messages"])
         async with (
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(door["connect"].removeprefix("unix:"))
+            ) as session,
             session.post(
-                f"http://{door['connect'].removeprefix('tcp:')}/v1/chat/completions",
-                json={"stream": True},
+                "http://model/v1/chat/completions",
+                json={"stream": True, "messages": talked if remembers else talked[-1:]},
                 headers={"Authorization": f"Bearer {tokens['TAOS_MODEL_TOKEN']}"},
             ) as said,
         ):
@@ -71,7 +77,7 @@ async def programs(run: FakeExec) -> int:
 
 @pytest.fixture
 async def smoke(folder: Path, fake: FakeIncus) -> Smoke:
-    fake.on_exec, fake.answer = programs, gateway(fake)
+    fake.on_exec, fake.answer = programs, agent(fake)
 
     async def check(*members: Member, metadata: str = METADATA) -> dict[str, Check]:
         path = write_image(folder / "i.tar", members or SOUND, metadata)
@@ -94,7 +100,7 @@ async def test_a_sound_image_passes_and_nothing_is_left(
 ) -> None:
     checks = await smoke()
     assert {one.name: one.detail for one in checks.values() if one.state != CheckState.passed} == {}
-    assert checks["one turn"].detail == "the model's answer came back"
+    assert checks["two turns"].detail == "the model's answers came back; it was asked 2 times."
     assert checks["native modules"].detail == "3 load"
     assert "ready" in checks["deploy and readiness"].detail
     assert left(fake, folder) == []
@@ -117,7 +123,7 @@ async def test_an_image_that_incus_refuses_fails_at_import(
     fake.fail_next("POST /1.0/images", 500, "broken tar")
     checks = await smoke()
     assert "broken tar" in checks["import"].detail
-    assert checks["one turn"].state == CheckState.not_run
+    assert checks["two turns"].state == CheckState.not_run
     assert left(fake, folder) == []
 
 
@@ -134,8 +140,13 @@ async def test_a_unit_that_runs_as_root_fails(smoke: Smoke, fake: FakeIncus) -> 
 async def test_an_agent_that_does_not_ask_its_model_fails(smoke: Smoke, fake: FakeIncus) -> None:
     fake.answer = None
     checks = await smoke()
-    assert "did not come back; it was asked 0 times" in checks["one turn"].detail
+    assert "did not come back; it was asked 0 times" in checks["two turns"].detail
     assert checks["native modules"].state == CheckState.passed
+
+
+async def test_an_agent_that_forgets_fails(smoke: Smoke, fake: FakeIncus) -> None:
+    fake.answer = agent(fake, remembers=False)
+    assert "did not remember" in (await smoke())["two turns"].detail
 
 
 async def test_a_program_and_a_module_that_do_not_work_are_named(
@@ -168,7 +179,7 @@ async def test_an_image_of_another_processor_is_not_called_passed(
     other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
     checks = await smoke(metadata=METADATA.replace(platform.machine(), other))
     assert checks["no identity"].state == CheckState.passed
-    assert checks["one turn"].state == CheckState.not_run
+    assert checks["two turns"].state == CheckState.not_run
     assert checks["deploy and readiness"].detail.startswith("an image for ")
     assert not [call for call in fake.calls if call.startswith("POST")]
 

@@ -60,11 +60,23 @@ def test_a_real_image_passes(built_image: Path, settings: Settings) -> None:
     before = smoke_projects()
     checks = asyncio.run(smoke_image(built_image, settings, lambda _: None))
     assert [one for one in checks if one.state is not CheckState.passed] == []
-    assert {"import", "deploy and readiness", "one turn", "native modules", "venv"} <= {
+    assert {"import", "deploy and readiness", "two turns", "native modules", "venv"} <= {
         one.name for one in checks
     }
     assert smoke_projects() <= before
     assert list(settings.cache_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("framework", ["hermes-agent", "opencode"])
+def test_another_framework_passes(framework: str, settings: Settings) -> None:
+    """Each is data only: built, deployed, and talked to through the model gateway."""
+    out = settings.data_dir / "out"
+    built = asyncio.run(
+        build_image(framework, "", out, fast=True, settings=settings, report=lambda _: None)
+    )
+    checks = asyncio.run(smoke_image(built.path, settings, lambda _: None))
+    assert [one for one in checks if one.state is not CheckState.passed] == []
+    assert "two turns" in {one.name for one in checks}
 
 
 def test_a_real_image_is_weighed_to_the_byte(built_image: Path) -> None:

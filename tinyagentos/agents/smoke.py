@@ -15,16 +15,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import aiohttp
-
-from tinyagentos.agents.chat import chat_headers
+from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
-from tinyagentos.agents.order import MODEL_PORT, UNIT
-from tinyagentos.agents.readiness import health_asker, open_agent
+from tinyagentos.agents.models import Choices
+from tinyagentos.agents.order import UNIT
+from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder
 from tinyagentos.agents.service import Agents
-from tinyagentos.agents.stub_model import StubModel, stub_model
+from tinyagentos.agents.stub_model import MODEL, StubModel, stub_model
 from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
@@ -43,7 +42,10 @@ from tinyagentos.factory.smoke import (
     program_checks,
     why_not_runnable,
 )
-from tinyagentos.gateway.tokens import agent_token, model_token
+from tinyagentos.gateway.providers import Providers
+from tinyagentos.gateway.serve import Gateway
+from tinyagentos.gateway.session import LazySession
+from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.checks.project import CONFIG
 from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
 from tinyagentos.host.policy import drop_policy_bridge, read_host_addresses
@@ -57,18 +59,20 @@ from tinyagentos.model.agent import AgentSpec, Source
 from tinyagentos.model.errors import HostNotReady, InvalidInput, NotReady, SmokeFailed, TaosError
 from tinyagentos.model.job import JobState, Problem
 from tinyagentos.model.network import NetworkPolicy
-from tinyagentos.model.recipe import AgentChat, Recipe, RecipeKind, SmokePart
+from tinyagentos.model.provider import NewProvider, ProviderKind
+from tinyagentos.model.recipe import Recipe, RecipeKind, SmokePart
 from tinyagentos.model.smoke import Check
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
+from tinyagentos.store.providers import ProviderTable, UsageTable
 from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 PREFIX = "taos-smoke-"
 FOLDER_KEY = "user.taos.smoke-folder"
-AGENT = "smoke"
-IMPORT, DEPLOY, USER, CHAT = "import", "deploy and readiness", "agent's user", "one turn"
-MODEL_DOOR = "smoke-model"
+AGENT, STUB = "smoke", "stub"
+FIRST, SECOND = "Say the word.", "Say it once more."
+IMPORT, DEPLOY, USER, CHAT = "import", "deploy and readiness", "agent's user", "two turns"
 ASK_WITHIN = 120.0
 REMOVE_TRIES = 5
 REMOVE_PAUSE = 1.0
@@ -131,6 +135,7 @@ async def check_booted(
         throw_away_project(own, folder) as incus,
         smoke_host(incus, settings, recipe, folder) as host,
         stub_model(f"smoke{secrets.token_hex(4)}") as stub,
+        smoke_gateway(host, stub) as chat,
     ):
 
         async def bring_in() -> str:
@@ -148,8 +153,8 @@ async def check_booted(
                 return
         [instance] = [one.name for one in await incus.instances.list()]
         await checks.run(USER, lambda: check_user(instance, incus))
-        if chat := recipe.agent.chat:
-            await checks.run(CHAT, lambda: check_turn(instance, chat, stub, host))
+        if recipe.agent.chat:
+            await checks.run(CHAT, lambda: check_turn(chat, stub))
 
         async def run(argv: tuple[str, ...]) -> str:
             return await run_as_agent(instance, argv, incus)
@@ -269,6 +274,26 @@ async def smoke_host(
         database.close()
 
 
+@asynccontextmanager
+async def smoke_gateway(host: Host, stub: StubModel) -> AsyncIterator[Chat]:
+    """The gateway as the server has it, the stub its provider; how to talk to agents behind it."""
+    http = LazySession()
+    database = Database(host.settings.database)
+    try:
+        providers = Providers(ProviderTable(database), Vault(secrets.token_bytes(32)), http)
+        await providers.add(
+            NewProvider(STUB, ProviderKind.openai, stub.url, model=MODEL, key=stub.key)
+        )
+        gateway = Gateway(
+            host.key, providers, Choices(host.incus), UsageTable(database), http, host.now
+        )
+        async with gateway.serving(host.settings.gateway_socket):
+            yield Chat(host, providers)
+    finally:
+        await http.close()
+        database.close()
+
+
 async def deploy_agent(recipe: Recipe, host: Host) -> str:
     """Deploy an agent by its image and wait until it answers; the steps' seconds in words."""
     spec = AgentSpec(AGENT, framework=recipe.name, source=Source.image)
@@ -295,46 +320,33 @@ async def check_user(instance: str, incus: Incus) -> str:
     return f"{len(said.split())} processes, all of user {AGENT_UID}"
 
 
-async def check_turn(instance: str, chat: AgentChat, stub: StubModel, host: Host) -> str:
-    """A question to the agent is answered with what the model said to it."""
-    await _open_model_door(instance, stub, host.incus)
-    token = agent_token(host.key, instance)
-    question = {"model": chat.model, "messages": [{"role": "user", "content": "Say the word."}]}
-    try:
-        async with (
-            open_agent(host.socket(instance)) as agent,
-            agent.post(
-                chat.path,
-                json=question,
-                headers=chat_headers(chat, token, "smoke"),
-                timeout=aiohttp.ClientTimeout(total=ASK_WITHIN),
-            ) as response,
-        ):
-            said = await response.text()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise SmokeFailed(f"The agent gave no answer: {type(error).__name__} {error}.") from error
-    if stub.word not in said:
-        raise SmokeFailed(
-            f"The model's answer did not come back; it was asked {len(stub.callers)} times, "
-            f"and the agent said {response.status} {said[:SAID]!r}."
-        )
-    if set(stub.callers) != {model_token(host.key, instance)}:
-        raise SmokeFailed("The agent did not show the model the token it was given.")
-    return "the model's answer came back"
+async def check_turn(chat: Chat, stub: StubModel) -> str:
+    """Two questions are answered with what the model said to them, in one conversation.
+
+    As taOS itself talks: streamed, and the agent's own questions go through the gateway.
+    """
+    for number, question in enumerate((FIRST, SECOND)):
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                said = "".join([piece async for piece in await chat.ask(AGENT, question, AGENT)])
+        except TimeoutError as error:
+            raise SmokeFailed("The agent gave no answer in time.") from error
+        except TaosError as error:
+            raise SmokeFailed(f"{error.message} {_asked(stub)}") from error
+        if stub.word not in said:
+            raise SmokeFailed(
+                f"The model's answer did not come back; {_asked(stub)} "
+                f"The agent said {said[:SAID]!r}."
+            )
+        if number and not any(FIRST in one and SECOND in one for one in stub.questions):
+            raise SmokeFailed("The agent did not remember the first question at the second.")
+    if set(stub.callers) != {stub.key}:
+        raise SmokeFailed("The agent's question did not come through the gateway.")
+    return f"the model's answers came back; {_asked(stub)}"
 
 
-async def _open_model_door(instance: str, stub: StubModel, incus: Incus) -> None:
-    """Have the port where agents find their model lead to the stub."""
-    listen = f"tcp:127.0.0.1:{MODEL_PORT}"
-    found = await incus.instances.get(instance)
-    taken = (name for name, keys in found.devices.items() if keys.get("listen") == listen)
-    device = {
-        "type": "proxy",
-        "bind": "instance",
-        "listen": listen,
-        "connect": f"tcp:127.0.0.1:{stub.port}",
-    }
-    await incus.instances.update(instance, devices={next(taken, MODEL_DOOR): device})
+def _asked(stub: StubModel) -> str:
+    return f"it was asked {len(stub.callers)} times."
 
 
 async def run_as_agent(instance: str, argv: tuple[str, ...], incus: Incus) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,20 +18,28 @@ LARGEST_QUESTION = 16 * 1024 * 1024
 
 @dataclass
 class StubModel:
-    """Where it listens, what it answers, and the bearer tokens it was called with."""
+    """Where it listens, what it answers, the key it knows, and what it was called with."""
 
     port: int
     word: str
+    key: str
     callers: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Its address as a provider has it."""
+        return f"http://127.0.0.1:{self.port}/v1"
 
 
 @asynccontextmanager
 async def stub_model(word: str) -> AsyncIterator[StubModel]:
     """A server on a free port of the loopback that speaks as OpenAI's chat completions do."""
-    stub = StubModel(0, word)
+    stub = StubModel(0, word, secrets.token_hex(16))
 
     async def answer(request: web.Request) -> web.StreamResponse:
         stub.callers.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        stub.questions.append(await request.text())
         asked = await request.json()
         if not asked.get("stream"):
             return web.json_response(_whole(word))

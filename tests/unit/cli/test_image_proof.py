@@ -58,5 +58,5 @@ def test_a_picture_of_another_kind_is_refused_before_reading(taos: Taos, tmp_pat
 def test_a_check_is_a_row() -> None:
     ran = Check("git", CheckState.passed, 0.24, "git version 2")
     assert line(ran).split() == ["git", "ok", "0.2", "s", "git", "version", "2"]
-    skipped = Check("one turn", CheckState.not_run, 0.0, "no emulator")
+    skipped = Check("two turns", CheckState.not_run, 0.0, "no emulator")
     assert line(skipped).split() == ["one", "turn", "not", "run", "no", "emulator"]

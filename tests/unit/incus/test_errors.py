@@ -43,6 +43,12 @@ from tinyagentos.incus.errors import error_of
             id="a daemon that is being stopped",
         ),
         pytest.param(
+            "Failed to run: btrfs subvolume list: context canceled",
+            500,
+            IncusUnreachable,
+            id="what it ran then",
+        ),
+        pytest.param(
             "fingerprints don't match, got a expected b", 500, FingerprintMismatch, id="mismatch"
         ),
         pytest.param("Unknown configuration key", 500, IncusError, id="anything else"),
