@@ -59,4 +59,4 @@ def test_a_check_is_a_row() -> None:
     ran = Check("git", CheckState.passed, 0.24, "git version 2")
     assert line(ran).split() == ["git", "ok", "0.2", "s", "git", "version", "2"]
     skipped = Check("two turns", CheckState.not_run, 0.0, "no emulator")
-    assert line(skipped).split() == ["one", "turn", "not", "run", "no", "emulator"]
+    assert line(skipped).split() == ["two", "turns", "not", "run", "no", "emulator"]
