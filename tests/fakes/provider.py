@@ -20,8 +20,7 @@ class FakeProvider:
     """Where it listens, what it was asked, and how it behaves.
 
     says: the pieces of its answer. status: answered instead when it is not 200. breaks_after:
-    pieces after which a stream is cut off. wait: for each piece of a stream, before it is sent.
-    raw, events: sent instead of a whole answer, of a stream.
+    pieces after which a stream is cut off. waits: for each piece of a stream, before it is sent.
     """
 
     port: int = 0
@@ -33,7 +32,6 @@ class FakeProvider:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     raw: bytes | None = None
-    events: bytes | None = None
     wait: Callable[[int], Any] | None = None
 
     @property
@@ -105,8 +103,6 @@ async def _serve(fake: FakeProvider, request: web.Request) -> web.StreamResponse
             {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 3, "total_tokens": 3}}
         )
     events = _chat_events(fake) if call == "chat/completions" else _message_events(fake)
-    if fake.events is not None:
-        events = [fake.events]
     if not asked.get("stream"):
         return web.json_response(
             _whole_chat(fake) if call == "chat/completions" else _whole_message(fake)

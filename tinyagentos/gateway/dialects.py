@@ -24,8 +24,6 @@ from tinyagentos.gateway.translate import (
     to_messages,
 )
 
-LETTERS_OF_A_TOKEN = 4
-
 
 class Dialect(StrEnum):
     """What an agent speaks, by the call it makes."""
@@ -43,10 +41,6 @@ class Exchange:
         self.body: Body = {**asked, "model": model}
         self.input_tokens = 0
         self.output_tokens = 0
-        # Whether anything of an answer came, and how many events of it did.
-        self.answered = False
-        self.events = 0
-        self.failed = False
         self.model = model
         streams = dialect is Dialect.chat and bool(asked.get("stream"))
         options = _stream_options(asked)
@@ -56,45 +50,17 @@ class Exchange:
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        self.take(said)
+        self.count(json.loads(said))
         return said
-
-    def take(self, said: bytes) -> Body:
-        """The whole answer as JSON, counted."""
-        body: Body = json.loads(said)
-        self.answered = True
-        self.events = len(said) // LETTERS_OF_A_TOKEN
-        self.count(body)
-        return body
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        self.note(event)
         if b'"usage"' in event and (said := data_of(event)):
             self.count(said.get("message") or said)
             # The event with the usage is one the agent did not ask for.
             if not self._wants_usage and said.get("usage") and said.get("choices") == []:
                 return
         yield event + b"\n\n"
-
-    def note(self, event: bytes) -> None:
-        """Remember that the event came, and whether it tells that no more will."""
-        self.events += 1
-        self.answered = True
-        self.failed = self.failed or error_of(event) is not None
-
-    def end(self) -> Iterator[bytes]:
-        """What the agent gets when the provider's stream has ended."""
-        return iter(())
-
-    def used(self) -> tuple[int, int]:
-        """Tokens in and out: as the provider told, else by what passed.
-
-        About four letters are a token, and a provider sends about one token in an event.
-        """
-        if self.input_tokens or self.output_tokens or not self.answered:
-            return self.input_tokens, self.output_tokens
-        return estimate_tokens(self.body), self.events
 
     def count(self, said: Body) -> None:
         """Keep the tokens that the body tells; later ones are totals too, never less."""
@@ -111,16 +77,16 @@ class ChatByMessages(Exchange):
         self.body = to_messages(self.body)
         self._tools: dict[int, int] = {}
         self._id = "chatcmpl"
-        self._ended = False
         self._asked_usage = bool(_stream_options(asked).get("include_usage"))
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        return json.dumps(chat_answer(self.take(said), self.model)).encode()
+        body = json.loads(said)
+        self.count(body)
+        return json.dumps(chat_answer(body, self.model)).encode()
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        self.note(event)
         said = data_of(event) or {}
         match said:
             case {"type": "message_start", "message": dict(message)}:
@@ -144,21 +110,12 @@ class ChatByMessages(Exchange):
                 self.count(said)
                 yield self._chunk({}, finish_reason(delta.get("stop_reason")))
             case {"type": "message_stop"}:
-                yield from self._stop()
+                if self._asked_usage:
+                    usage = chat_usage(self.input_tokens, self.output_tokens)
+                    yield openai_event({**self._frame(), "choices": [], "usage": usage})
+                yield b"data: [DONE]\n\n"
             case {"type": "error", "error": dict(error)}:
                 yield openai_event({"error": error})
-
-    def end(self) -> Iterator[bytes]:
-        """The end of the stream, where the provider left out its `message_stop`."""
-        if not self._ended and self.answered and not self.failed:
-            yield from self._stop()
-
-    def _stop(self) -> Iterator[bytes]:
-        self._ended = True
-        if self._asked_usage:
-            usage = chat_usage(self.input_tokens, self.output_tokens)
-            yield openai_event({**self._frame(), "choices": [], "usage": usage})
-        yield b"data: [DONE]\n\n"
 
     def _frame(self) -> Body:
         return {"id": self._id, "object": "chat.completion.chunk", "created": 0,
@@ -176,23 +133,23 @@ class MessagesByChat(Exchange):
         super().__init__(to_chat(asked), model, Dialect.chat)
         self._block = -1
         self._open = ""
-        self._began = self._ended = False
+        self._began = False
         self._finish: str | None = None
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        return json.dumps(messages_answer(self.take(said), self.model)).encode()
+        body = json.loads(said)
+        self.count(body)
+        return json.dumps(messages_answer(body, self.model)).encode()
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        self.note(event)
         said = data_of(event)
         if said is None:
             if b"[DONE]" in event:
-                yield from self.end()
+                yield from self._end()
             return
         if "error" in said:
-            self._ended = True
             yield anthropic_event({"type": "error", "error": said["error"]})
             return
         self.count(said)
@@ -238,34 +195,13 @@ class MessagesByChat(Exchange):
             self._open = ""
             yield anthropic_event({"type": "content_block_stop", "index": self._block})
 
-    def end(self) -> Iterator[bytes]:
-        """The events that end a message; also where the provider left out its `[DONE]`."""
-        if self._ended or not self._began:
-            return
-        self._ended = True
+    def _end(self) -> Iterator[bytes]:
         yield from self._close()
         yield anthropic_event({"type": "message_delta",
             "delta": {"stop_reason": stop_reason(self._finish), "stop_sequence": None},
             "usage": {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens},
         })  # fmt: skip
         yield anthropic_event({"type": "message_stop"})
-
-
-def error_of(event: bytes) -> str | None:
-    """What an event of either dialect says went wrong; None when it is no error."""
-    if b'"error"' not in event or not (said := data_of(event)):
-        return None
-    match said.get("error"):
-        case {"message": str(words)} | str(words):
-            return words
-        case None:
-            return None
-    return "an error"
-
-
-def estimate_tokens(body: Body) -> int:
-    """About how many tokens a request's text is, at least one."""
-    return 1 + len(json.dumps(body.get("messages", body), ensure_ascii=False)) // LETTERS_OF_A_TOKEN
 
 
 def _stream_options(asked: Body) -> Body:

@@ -34,12 +34,6 @@ class Events:
         if len(self._rest) > LARGEST_EVENT:
             raise TooLarge("an event without an end")
 
-    def rest(self) -> Iterator[bytes]:
-        """What the stream ended with, should its last event have had no end."""
-        event, self._rest = self._rest, b""
-        if event.strip():
-            yield event
-
 
 def data_of(event: bytes) -> dict[str, Any] | None:
     """The JSON object of an event; None when it has none (`[DONE]`, a comment)."""
@@ -47,14 +41,9 @@ def data_of(event: bytes) -> dict[str, Any] | None:
     said = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
     try:
         value = json.loads(said)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def is_comment(event: bytes) -> bool:
-    """Whether the event tells nothing but that somebody is still there."""
-    return all(not line or line.startswith(b":") for line in re.split(rb"\r\n|\n|\r", event))
 
 
 def openai_event(body: dict[str, Any]) -> bytes:

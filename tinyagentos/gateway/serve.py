@@ -14,27 +14,18 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
-from tinyagentos.gateway.dialects import (
-    LETTERS_OF_A_TOKEN,
-    Dialect,
-    Exchange,
-    error_of,
-    make_exchange,
-    problem,
-    stream_problem,
-)
-from tinyagentos.gateway.doors import Doors
-from tinyagentos.gateway.events import Events, is_comment
+from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange, problem, stream_problem
+from tinyagentos.gateway.events import Events
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.tokens import owner_of
-from tinyagentos.gateway.translate import USUAL_MOST_TOKENS, Body
+from tinyagentos.gateway.translate import Body
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
 from tinyagentos.model.provider import ModelChoice, ModelRef, Usage
@@ -42,12 +33,7 @@ from tinyagentos.store.providers import UsageTable
 
 _log = logging.getLogger(__name__)
 
-LARGEST_QUESTION = 16 * 1024 * 1024
-# Of all agents together, while they are asked and answered.
-MOST_HELD = 64 * 1024 * 1024
-# A question of many small values takes fifty times its bytes in memory. The longest conversation of
-# an agent has some ten thousand.
-MOST_VALUES = 500_000
+LARGEST_QUESTION = 32 * 1024 * 1024
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_REFUSAL = 64 * 1024
 LONGEST_SENTENCE = 2000
@@ -58,8 +44,6 @@ CONNECT_WITHIN = 10.0
 # A model that thinks says nothing for minutes.
 SILENT_WITHIN = 300.0
 CLOSE_WITHIN = 2.0
-# What an answer is thought to take of a budget, until it is known.
-USUAL_ANSWER = 1000
 PATHS = {
     "/v1/chat/completions": Dialect.chat,
     "/v1/messages": Dialect.messages,
@@ -95,12 +79,10 @@ class Question:
 
 @dataclass
 class Counted:
-    """What becomes of one request. held: bytes of it; promised: tokens it may take, about."""
+    """What becomes of one request."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchange: Exchange | None = None
     failed: bool = False
-    held: int = 0
-    promised: int = 0
 
 
 class Gateway:
@@ -123,36 +105,29 @@ class Gateway:
         self._http = http
         self._now = now
         self._asking: Counter[str] = Counter()
-        self._promised: Counter[str] = Counter()
-        self._held = 0
         self._last_used: dict[str, datetime] = {}
 
     def last_used(self, instance: str) -> datetime | None:
-        """When a question of the agent was last answered, now while one is.
-
-        None when this server has seen none.
-        """
-        return self._now() if self._asking[instance] else self._last_used.get(instance)
+        """When the agent last asked something, as far as this server has seen."""
+        return self._last_used.get(instance)
 
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator[None]:
         """Answer at the Unix socket, which only root can open, while it lasts."""
-        self._usage.drop_before(_a_year_ago(self._now()))
-        doors = Doors()
-        app = web.Application(middlewares=[doors.asks])
+        app = web.Application(client_max_size=LARGEST_QUESTION)
         app.router.add_get("/v1/models", self._list_models)
         for path in PATHS:
             app.router.add_post(path, self._ask)
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_WITHIN
         )
-        socket.unlink(missing_ok=True)
-        server = await doors.open(runner, socket)
+        await runner.setup()
         try:
+            socket.unlink(missing_ok=True)
+            await web.UnixSite(runner, str(socket)).start()
             socket.chmod(0o600)
             yield
         finally:
-            server.close()
             await runner.cleanup()
             socket.unlink(missing_ok=True)
 
@@ -176,9 +151,10 @@ class Gateway:
             agent, choice = await self._known(request)
         except Refusal as refusal:
             return _refused(dialect, refusal)
+        self._last_used[agent] = self._now()
         with self._counted(agent) as counted:
             try:
-                question = await self._read(request, dialect, agent, choice, counted)
+                question = await self._read(request, dialect, agent, choice)
                 return await self._answer(question, request, counted)
             except Refusal as refusal:
                 counted.failed = True
@@ -210,60 +186,34 @@ class Gateway:
         return (default,)
 
     async def _read(
-        self,
-        request: web.Request,
-        dialect: Dialect,
-        agent: str,
-        choice: ModelChoice,
-        counted: Counted,
+        self, request: web.Request, dialect: Dialect, agent: str, choice: ModelChoice
     ) -> Question:
         """The question, if the agent may ask it."""
-        if self._asking[agent] > MOST_AT_ONCE:
-            raise Refusal(
-                429, "rate_limit_error", f"An agent may ask {MOST_AT_ONCE} things at once."
-            )
-        self._check_budget(agent, choice)
-        try:
-            async with asyncio.timeout(READ_WITHIN):
-                said = await self._read_body(request, counted)
-        except TimeoutError as error:
-            raise Refusal(408, "timeout_error", "The request took too long to come.") from error
-        try:
-            body = json.loads(said)
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, "invalid_request_error", "The request is no JSON.") from error
-        if not isinstance(body, dict):
-            raise Refusal(400, "invalid_request_error", "The request is no JSON object.")
-        # Others may have been asked while this one was read.
-        self._check_budget(agent, choice)
-        counted.promised = len(said) // LETTERS_OF_A_TOKEN + _most_tokens(body)
-        self._promised[agent] += counted.promised
-        models = await self._models_of(choice)
-        return Question(agent, dialect, body, _wanted(models, dialect, body.get("model")))
-
-    async def _read_body(self, request: web.Request, counted: Counted) -> bytes:
-        """The bytes of a question, if they and what they become in memory find room."""
-        body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            counted.held += len(chunk)
-            self._held += len(chunk)
-            if len(body) > LARGEST_QUESTION:
-                raise Refusal(413, "request_too_large", "The request is too large.", is_final=True)
-            if self._held > MOST_HELD:
-                raise Refusal(429, "rate_limit_error", "The host is answering too much at once.")
-        if sum(map(body.count, (b",", b"{", b"["))) > MOST_VALUES:
-            raise Refusal(413, "request_too_large", "The request has too many parts.")
-        return bytes(body)
-
-    def _check_budget(self, agent: str, choice: ModelChoice) -> None:
-        """What is being answered counts too: many questions at once must not all just fit."""
-        used = self._usage.get(agent, self._month()).tokens + self._promised[agent]
-        if choice.monthly_tokens and used >= choice.monthly_tokens:
+        used = self._usage.get(agent, self._month())
+        if choice.monthly_tokens and used.tokens >= choice.monthly_tokens:
             raise Refusal(
                 429, "insufficient_quota",
                 f"This agent's budget of {choice.monthly_tokens} tokens for this month is used up.",
             )  # fmt: skip
+        if self._asking[agent] > MOST_AT_ONCE:
+            raise Refusal(
+                429, "rate_limit_error", f"An agent may ask {MOST_AT_ONCE} things at once."
+            )
+        try:
+            async with asyncio.timeout(READ_WITHIN):
+                body = json.loads(await request.read())
+        except (ValueError, RecursionError) as error:
+            raise Refusal(400, "invalid_request_error", "The request is no JSON.") from error
+        except TimeoutError as error:
+            raise Refusal(408, "timeout_error", "The request took too long to come.") from error
+        except web.HTTPRequestEntityTooLarge as error:
+            raise Refusal(413, "request_too_large", "The request is too large.") from error
+        if not isinstance(body, dict):
+            raise Refusal(400, "invalid_request_error", "The request is no JSON object.")
+        models = await self._models_of(choice)
+        # An agent may name one of its models; any other name means the first.
+        wanted = tuple(one for one in models if str(one) == body.get("model"))
+        return Question(agent, dialect, body, tuple(dict.fromkeys((*wanted, *models))))
 
     async def _answer(
         self, question: Question, request: web.Request, counted: Counted
@@ -292,7 +242,7 @@ class Gateway:
         except TaosError as error:
             raise Refusal(502, "provider_error", error.message) from error
         exchange = _exchange(question, model, upstream)
-        counted.exchanges.append(exchange)
+        counted.exchange = exchange
         with _reached(model):
             async with self._http().post(
                 upstream.address(exchange.call),
@@ -306,20 +256,19 @@ class Gateway:
                 if response.status != 200:
                     raise await _read_refusal(response, model, upstream)
                 if response.content_type != "text/event-stream":
-                    return await _pass_whole(response, exchange, model, upstream)
-                events = _events(response)
-                first = await _first_event(events, model, upstream)
-                return await self._pass_events(
-                    question, exchange, upstream, first, events, request, counted
-                )
+                    return await _pass_whole(response, exchange, model)
+                chunks = response.content.iter_any()
+                first = await anext(chunks, b"")
+                if not first:
+                    raise Refusal(502, "provider_error", f"{model} ended without an answer.")
+                return await self._pass_events(question, exchange, first, chunks, request, counted)
 
     async def _pass_events(
         self,
         question: Question,
         exchange: Exchange,
-        upstream: Upstream,
         first: bytes,
-        events: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes],
         request: web.Request,
         counted: Counted,
     ) -> web.StreamResponse:
@@ -328,14 +277,15 @@ class Gateway:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
         await answer.prepare(request)
-        event = first
+        events, chunk = Events(), first
         try:
-            while event:
-                if said := b"".join(exchange.event(event)):
-                    await answer.write(upstream.clean(said))
-                event = await anext(events, b"")
-            if said := b"".join(exchange.end()):
-                await answer.write(said)
+            while chunk:
+                said = b"".join(
+                    one for event in events.feed(chunk) for one in exchange.event(event)
+                )
+                if said:
+                    await answer.write(said)
+                chunk = await anext(chunks, b"")
         except (aiohttp.ClientError, OSError, *UNREADABLE) as error:
             counted.failed = True
             _log.warning(
@@ -346,7 +296,6 @@ class Gateway:
                 await answer.write(
                     stream_problem(question.dialect, "The model's answer broke off.")
                 )
-        counted.failed = counted.failed or exchange.failed
         return answer
 
     @contextmanager
@@ -358,20 +307,13 @@ class Gateway:
             yield counted
         finally:
             self._asking[agent] -= 1
-            self._held -= counted.held
-            self._promised[agent] -= counted.promised
-            self._last_used[agent] = self._now()
-            used = [exchange.used() for exchange in counted.exchanges]
-            self._usage.add(
-                agent,
-                self._month(),
-                Usage(
-                    requests=1,
-                    errors=int(counted.failed),
-                    input_tokens=sum(given for given, _ in used),
-                    output_tokens=sum(made for _, made in used),
-                ),
+            used = Usage(
+                requests=1,
+                errors=int(counted.failed),
+                input_tokens=counted.exchange.input_tokens if counted.exchange else 0,
+                output_tokens=counted.exchange.output_tokens if counted.exchange else 0,
             )
+            self._usage.add(agent, self._month(), used)
 
     def _month(self) -> str:
         return f"{self._now():%Y-%m}"
@@ -414,7 +356,7 @@ async def _read_refusal(
     if not 400 <= status < 500:
         return Refusal(502, "provider_error", f"{model} answered {status}.")
     body = await response.content.read(LARGEST_REFUSAL)
-    said = upstream.without_key(_words_of(body))[:LONGEST_SENTENCE] or f"{model} answered {status}."
+    said = upstream.without_key(_words_of(body)) or f"{model} answered {status}."
     # A model that is not there may be at the next provider; a bad question is bad everywhere.
     return Refusal(status, "invalid_request_error", said, is_final=status != 404)
 
@@ -424,66 +366,14 @@ def _words_of(body: bytes) -> str:
     try:
         match json.loads(body):
             case {"error": {"message": str(said)}} | {"error": str(said)} | {"message": str(said)}:
-                return said
+                return said[:LONGEST_SENTENCE]
     except (ValueError, RecursionError):
         pass
     return ""
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The events of a stream, also a last one that nothing ends."""
-    events = Events()
-    async for chunk in response.content.iter_any():
-        for event in events.feed(chunk):
-            yield event
-    for event in events.rest():
-        yield event
-
-
-async def _first_event(events: AsyncIterator[bytes], model: ModelRef, upstream: Upstream) -> bytes:
-    """The first event that says something; Refusal when that is that nothing will come.
-
-    Until then the next model can take over.
-    """
-    try:
-        async for event in events:
-            if is_comment(event):
-                continue
-            if (said := error_of(event)) is not None:
-                words = upstream.without_key(said)[:LONGEST_SENTENCE]
-                raise Refusal(502, "provider_error", f"{model} says: {words}")
-            return event
-    except UNREADABLE as error:
-        raise Refusal(502, "provider_error", f"The answer of {model} cannot be read.") from error
-    raise Refusal(502, "provider_error", f"{model} ended without an answer.")
-
-
-def _wanted(models: tuple[ModelRef, ...], dialect: Dialect, name: object) -> tuple[ModelRef, ...]:
-    """The models to ask, in order.
-
-    An agent may name one of its own; any other name means the first. But for embeddings, which
-    chat models do not make: there that name is asked of its models' providers.
-    """
-    named = tuple(one for one in models if str(one) == name)
-    if dialect is Dialect.embeddings and not named and isinstance(name, str) and name != "default":
-        named = tuple(replace(one, model=name.removeprefix(f"{one.provider}/")) for one in models)
-        return tuple(dict.fromkeys(named))
-    return tuple(dict.fromkeys((*named, *models)))
-
-
-def _most_tokens(body: Body) -> int:
-    """How many tokens the answer may have, about."""
-    asked = body.get("max_completion_tokens") or body.get("max_tokens")
-    return min(asked, USUAL_MOST_TOKENS) if isinstance(asked, int) and asked > 0 else USUAL_ANSWER
-
-
-def _a_year_ago(now: datetime) -> str:
-    """The oldest month whose usage is still shown."""
-    return f"{now.year - 1}-{now.month:02}"
-
-
 async def _pass_whole(
-    response: aiohttp.ClientResponse, exchange: Exchange, model: ModelRef, upstream: Upstream
+    response: aiohttp.ClientResponse, exchange: Exchange, model: ModelRef
 ) -> web.Response:
     body = bytearray()
     async for chunk in response.content.iter_any():
@@ -494,7 +384,7 @@ async def _pass_whole(
         said = exchange.whole(bytes(body))
     except UNREADABLE as error:
         raise Refusal(502, "provider_error", f"The answer of {model} cannot be read.") from error
-    return web.Response(body=upstream.clean(said), content_type="application/json")
+    return web.Response(body=said, content_type="application/json")
 
 
 def _refused(dialect: Dialect, refusal: Refusal) -> web.Response:

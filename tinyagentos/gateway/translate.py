@@ -1,8 +1,8 @@
 """OpenAI's chat completions and Anthropic's messages, each said in the other's words.
 
 Sources: the two vendors' API references (chat completions; messages, version 2023-06-01). Bodies
-are JSON objects of somebody else's making: what has no counterpart and changes only how an answer
-is come by is left out; what would change what it is raises InvalidInput, as what is malformed does.
+are JSON objects of somebody else's making: what has no counterpart is left out, what is malformed
+raises InvalidInput.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _to_messages(asked: Body) -> Body:
                 system.append(_text_of(message["content"]))
             case "tool":
                 result = {"type": "tool_result", "tool_use_id": message["tool_call_id"],
-                          "content": _result_content(message["content"])}  # fmt: skip
+                          "content": _text_of(message["content"])}  # fmt: skip
                 _say(turns, "user", [result])
             case "assistant":
                 blocks = _blocks(message.get("content"))
@@ -126,30 +126,16 @@ def _to_messages(asked: Body) -> Body:
     if (heat := asked.get("temperature")) is not None:
         out["temperature"] = min(heat, 1)  # here 1 is the most, there it is 2
     _copy(asked, out, ("top_p", "stream"))
-    if asked.get("response_format") not in (None, {"type": "text"}):
-        raise InvalidInput(
-            "This model cannot be asked for answers in a `response_format`.",
-            hint="Ask for a tool call, or in words.",
-        )
     if tools := asked.get("tools"):
         out["tools"] = [_tool_there(tool["function"]) for tool in tools]
-        out |= _choice_there(asked)
+        match asked.get("tool_choice"):
+            case "none":
+                out["tool_choice"] = {"type": "none"}
+            case "required":
+                out["tool_choice"] = {"type": "any"}
+            case {"function": {"name": name}}:
+                out["tool_choice"] = {"type": "tool", "name": name}
     return out
-
-
-def _choice_there(asked: Body) -> Body:
-    """Which tools are to be called, as messages have it; nothing where that is the usual."""
-    choice: Body = {"type": "auto"}
-    match asked.get("tool_choice"):
-        case "none":
-            return {"tool_choice": {"type": "none"}}
-        case "required":
-            choice = {"type": "any"}
-        case {"function": {"name": name}}:
-            choice = {"type": "tool", "name": name}
-    if asked.get("parallel_tool_calls") is False:
-        choice["disable_parallel_tool_use"] = True
-    return {"tool_choice": choice} if choice != {"type": "auto"} else {}
 
 
 def _to_chat(asked: Body) -> Body:
@@ -182,9 +168,6 @@ def _to_chat(asked: Body) -> Body:
                 out["tool_choice"] = "required"
             case {"type": "tool", "name": name}:
                 out["tool_choice"] = {"type": "function", "function": {"name": name}}
-        match asked.get("tool_choice"):
-            case {"disable_parallel_tool_use": True}:
-                out["parallel_tool_calls"] = False
     return out
 
 
@@ -202,38 +185,18 @@ def _user_turns(blocks: Sequence[Body]) -> Iterable[Body]:
     """Results of tools first, which have turns of their own and follow the call at once."""
     for block in blocks:
         if block["type"] == "tool_result":
-            text = _text_of(block.get("content") or "")
-            # The other side has no word for a tool that failed.
-            failed = "Error: " if block.get("is_error") else ""
-            yield {"role": "tool", "tool_call_id": block["tool_use_id"], "content": failed + text}
+            yield {"role": "tool", "tool_call_id": block["tool_use_id"],
+                   "content": _text_of(block.get("content") or "")}  # fmt: skip
     parts: list[Body] = []
     for block in blocks:
-        if block["type"] == "tool_result" and not isinstance(block.get("content") or "", str):
-            # Nor can a tool's turn hold a picture; it comes right after.
-            parts += [_image_there(one) for one in block["content"] if one["type"] == "image"]
-        elif block["type"] == "text":
+        if block["type"] == "text":
             parts.append({"type": "text", "text": block["text"]})
         elif block["type"] == "image":
-            parts.append(_image_there(block))
-        elif block["type"] == "document":
-            raise InvalidInput(
-                "This model cannot be given a `document`.", hint="Give its text instead."
-            )
+            source = block["source"]
+            url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
+            parts.append({"type": "image_url", "image_url": {"url": url}})
     if parts:
         yield {"role": "user", "content": parts}
-
-
-def _image_there(block: Body) -> Body:
-    source = block["source"]
-    url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _result_content(content: str | Sequence[Body]) -> str | list[Body]:
-    """What a tool gave back: its text, with pictures in parts."""
-    if isinstance(content, str) or all(part["type"] == "text" for part in content):
-        return _text_of(content)
-    return _blocks(content)
 
 
 def _say(turns: list[Body], role: str, blocks: list[Body]) -> None:
@@ -257,10 +220,6 @@ def _blocks(content: str | Sequence[Body] | None) -> list[Body]:
 def _block(part: Body) -> Body:
     if part["type"] == "image_url":
         return {"type": "image", "source": _image_source(part["image_url"]["url"])}
-    if part["type"] in ("input_audio", "file"):
-        raise InvalidInput(
-            f"This model cannot be given `{part['type']}`.", hint="Give text or a picture."
-        )
     return {"type": "text", "text": part.get("text") or part.get("refusal") or ""}
 
 

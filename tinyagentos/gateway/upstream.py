@@ -42,7 +42,3 @@ class Upstream:
     def without_key(self, text: str) -> str:
         """The text with the key taken out, should the provider have quoted it."""
         return text.replace(self._key, "…") if self._key else text
-
-    def clean(self, said: bytes) -> bytes:
-        """What the provider said to an agent, with the key taken out."""
-        return said.replace(self._key.encode(), b"***") if self._key else said

@@ -81,10 +81,6 @@ class UsageTable:
         )
         return tuple((row[0], Usage(*row[1:])) for row in reversed(rows))
 
-    def drop_before(self, month: str) -> None:
-        """Forget what was used before the month, also by agents that are gone."""
-        self._database.execute("DELETE FROM model_usage WHERE month < ?", month)
-
     def get(self, instance: str, month: str) -> Usage:
         """What the agent used in the month."""
         rows = self._database.execute(

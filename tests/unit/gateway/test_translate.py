@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -169,58 +168,3 @@ def test_events_are_cut_alike_however_they_come(
 def test_an_event_without_an_end_is_given_up() -> None:
     with pytest.raises(TooLarge):
         list(Events().feed(b"x" * (LARGEST_EVENT + 1)))
-
-
-RED = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
-
-
-def test_what_a_tool_gave_back_keeps_its_pictures_and_its_failure() -> None:
-    results = [
-        {"type": "tool_result", "tool_use_id": "a", "is_error": True, "content": "no such file"},
-        {"type": "tool_result", "tool_use_id": "b",
-         "content": [{"type": "text", "text": "seen"}, {"type": "image", "source": RED}]},
-    ]  # fmt: skip
-    out = to_chat({"messages": [{"role": "user", "content": results}]})
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    assert out["messages"] == [
-        {"role": "tool", "tool_call_id": "a", "content": "Error: no such file"},
-        {"role": "tool", "tool_call_id": "b", "content": "seen"},
-        {"role": "user", "content": [picture]},
-    ]
-    parts = [{"type": "text", "text": "seen"}, picture]
-    back = to_messages({"messages": [{"role": "tool", "tool_call_id": "b", "content": parts}]})
-    assert back["messages"][0]["content"] == [
-        {"type": "tool_result", "tool_use_id": "b",
-         "content": [{"type": "text", "text": "seen"}, {"type": "image", "source": RED}]},
-    ]  # fmt: skip
-
-
-def test_one_tool_at_a_time_is_carried_both_ways() -> None:
-    tool = {"function": {"name": "f"}}
-    there = to_messages({"messages": [], "tools": [tool], "parallel_tool_calls": False})
-    assert there["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
-    back = to_chat({"messages": [], "tools": [{"name": "f"}], "tool_choice": there["tool_choice"]})
-    assert back["parallel_tool_calls"] is False
-
-
-@pytest.mark.parametrize(
-    ("translate", "asked", "said"),
-    [
-        (to_messages, {"messages": [], "response_format": {"type": "json_object"}}, "response_fo"),
-        (
-            to_messages,
-            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
-            "input_audio",
-        ),
-        (
-            to_chat,
-            {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]},
-            "document",
-        ),
-    ],
-)
-def test_what_would_change_the_answer_is_refused_and_not_left_out(
-    translate: Callable[[dict[str, Any]], dict[str, Any]], asked: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(InvalidInput, match=said):
-        translate(asked)
