@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyagentos.gateway.answers import chat_answer, messages_answer
 from tinyagentos.gateway.dialects import Dialect, make_exchange
 from tinyagentos.gateway.events import LARGEST_EVENT, Events, TooLarge, data_of
-from tinyagentos.gateway.translate import chat_answer, messages_answer, to_chat, to_messages
+from tinyagentos.gateway.translate import to_chat, to_messages
 from tinyagentos.model.errors import InvalidInput
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
