@@ -28,6 +28,11 @@ class Limits:
     connect_within: float = 10.0
     # A model that thinks says nothing for minutes.
     silent_within: float = 300.0
+    # Connections of one agent, which at most half need for their questions, and of all.
+    connections_each: int = 32
+    connections: int = 4096
+    # Until the whole head of the first request is there, and between two requests.
+    idle_within: float = 30.0
     close_within: float = 2.0
 
 

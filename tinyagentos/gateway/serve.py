@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 from aiohttp import web
@@ -23,6 +24,7 @@ from aiohttp import web
 from tinyagentos.gateway.accounts import Accounts, Tally
 from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange
 from tinyagentos.gateway.limits import USUAL, Limits
+from tinyagentos.gateway.listen import listening
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.reading import (
     Body,
@@ -100,16 +102,16 @@ class Gateway:
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None,
             shutdown_timeout=self._limits.close_within,
+            # aiohttp begins to count with the connection, and does not begin anew with a byte.
+            keepalive_timeout=self._limits.idle_within,
         )  # fmt: skip
         await runner.setup()
+        server = cast(web.Server, runner.server)  # setup() has made it
         try:
-            socket.unlink(missing_ok=True)
-            await web.UnixSite(runner, str(socket)).start()
-            socket.chmod(0o600)
-            yield
+            async with listening(socket, server, self._limits):
+                yield
         finally:
             await runner.cleanup()
-            socket.unlink(missing_ok=True)
 
     async def _list_models(self, request: web.Request) -> web.Response:
         """`default` and the names of the agent's models, as both dialects list them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import pytest
 
 from tests.fakes.provider import never
 from tests.unit.gateway.conftest import AGENT, HOST_KEY, QUESTION, Asking, asking, under_way
-from tinyagentos.gateway.limits import MIB, Limits
+from tinyagentos.gateway.limits import MIB, USUAL, Limits
+from tinyagentos.gateway.listen import admits
 from tinyagentos.gateway.tokens import model_token
 from tinyagentos.model.provider import ModelChoice, parse_model
 
 OTHER = "other-123456"
+HEAD = (
+    "POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    f"Authorization: Bearer {model_token(HOST_KEY, AGENT)}\r\n\r\n"
+).encode()
 
 
 def with_picture(size: int, text: str = "What is this?") -> dict[str, Any]:
@@ -104,16 +110,68 @@ async def test_a_question_that_breaks_off_or_never_ends(tmp_path: Path) -> None:
         fake = await ask.add("one")
         ask.choose("one/x")
         reader, writer = await asyncio.open_unix_connection(str(ask.socket))
-        head = (
-            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-            f"Authorization: Bearer {model_token(HOST_KEY, AGENT)}\r\n\r\n"
-        )
-        writer.write(head.encode() + b'5\r\n{"a":\r\n')
+        writer.write(HEAD + b'5\r\n{"a":\r\n')
         assert b"408" in await reader.readline()
         writer.close()
         reader, writer = await asyncio.open_unix_connection(str(ask.socket))
-        writer.write(head.encode() + b"nonsense\r\n")
+        writer.write(HEAD + b"nonsense\r\n")
         assert b"400" in await reader.readline()
         writer.close()
         assert not fake.calls
         assert ask.used.errors >= 1
+
+
+@pytest.mark.parametrize(
+    ("caller", "callers", "most_files", "admitted"),
+    [
+        (7, [], 1024, True),
+        (7, [7] * 31, 1024, True),
+        (7, [7] * 32, 1024, False),
+        (8, [7] * 32, 1024, True),
+        (8, [7] * 32, 64, False),
+        (0, [0] * 500, 1024, True),
+        (0, [0] * 512, 1024, False),
+        (9999, list(range(4096)), 65536, False),
+    ],
+)
+def test_who_may_connect(caller: int, callers: list[int], most_files: int, admitted: bool) -> None:
+    assert admits(caller, callers, USUAL, most_files) is admitted
+
+
+async def test_connections_that_say_nothing_are_few_and_do_not_last(tmp_path: Path) -> None:
+    limits = Limits(connections_each=5, idle_within=1.0)
+    async with asking(tmp_path, limits) as ask:
+        await ask.add("one")
+        ask.choose("one/x")
+        opened = [await asyncio.open_unix_connection(str(ask.socket)) for _ in range(300)]
+        ends = [asyncio.create_task(reader.read()) for reader, _ in opened]
+        async with asyncio.timeout(5):
+            while sum(end.done() for end in ends) < 295:
+                await asyncio.sleep(0.01)
+        waiting = [number for number, end in enumerate(ends) if not end.done()]
+        assert len(waiting) == 5
+        # A byte now and then, or half a head, is no request.
+        for number in waiting:
+            opened[number][1].write(HEAD[: 10 * number])
+        await asyncio.wait_for(asyncio.gather(*ends, return_exceptions=True), 5)
+        assert (await ask.chat())[0] == 200
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_a_connection_may_wait_for_its_answer_but_is_not_kept_for_nothing(
+    tmp_path: Path,
+) -> None:
+    async def slow(number: int) -> None:
+        await asyncio.sleep(0.3)
+
+    async with asking(tmp_path, Limits(idle_within=0.2)) as ask:
+        await ask.add("one", says=("a", "b", "c"), wait=slow)
+        ask.choose("one/x")
+        reader, writer = await asyncio.open_unix_connection(str(ask.socket))
+        body = json.dumps(QUESTION | {"stream": True, "max_tokens": 9}).encode()
+        writer.write(HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        async with asyncio.timeout(10):
+            said = await reader.read()  # until the connection is closed
+        assert b"message_stop" in said
+        writer.close()
