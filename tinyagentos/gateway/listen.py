@@ -48,8 +48,8 @@ def admits(caller: int, callers: Sequence[int], limits: Limits, most_files: int)
 
     caller: 0 when the kernel does not tell, which leaves the bound on all of them.
     """
-    # Half of what the server may open is for the others: its pages, Incus, the providers.
-    if len(callers) >= min(limits.connections, most_files // 2):
+    # Each may have another to a provider; what is left is for the pages, the API and Incus.
+    if len(callers) >= min(limits.connections, most_files // 3):
         return False
     return not caller or callers.count(caller) < limits.connections_each
 

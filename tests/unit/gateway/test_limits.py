@@ -129,8 +129,8 @@ async def test_a_question_that_breaks_off_or_never_ends(tmp_path: Path) -> None:
         (7, [7] * 32, 1024, False),
         (8, [7] * 32, 1024, True),
         (8, [7] * 32, 64, False),
-        (0, [0] * 500, 1024, True),
-        (0, [0] * 512, 1024, False),
+        (0, [0] * 340, 1024, True),
+        (0, [0] * 341, 1024, False),
         (9999, list(range(4096)), 65536, False),
     ],
 )
