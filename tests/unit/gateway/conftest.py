@@ -65,9 +65,10 @@ class Asking:
     async def post(
         self, call: str, body: Any, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and body of a whole answer."""
+        """Status and body of an answer: JSON, or the text of a stream."""
         async with self.agent.post(f"/v1/{call}", json=body, headers=headers) as response:
-            return response.status, await response.json()
+            is_json = response.content_type == "application/json"
+            return response.status, await (response.json() if is_json else response.text())
 
     async def chat(self, **more: Any) -> tuple[int, Any]:
         """One question in chat completions."""
