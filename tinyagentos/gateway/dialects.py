@@ -110,7 +110,7 @@ class Exchange:
         self._told = max(self._told[0], given), max(self._told[1], made)
         self._said_bytes += text_bytes(said)
         self.failure = self.failure or error_of(said)
-        self.has_begun = self.has_begun or is_content(said)
+        self.has_begun = self.has_begun or (not self.failure and is_content(said))
         self._has_ended = self._has_ended or is_last(said)
 
     def _read(self, event: bytes) -> Body:

@@ -74,7 +74,7 @@ class Relay:
             self.hold(COPIES * len(chunk))
             body += chunk
         try:
-            said = self.exchange.whole(self.upstream.without_key(bytes(body)))
+            said = self.exchange.whole(self.upstream.clean(bytes(body)))
         except UNREADABLE as error:
             raise self._unreadable() from error
         if self.exchange.failure:
@@ -112,7 +112,7 @@ class Relay:
         events, size_bytes = Events(), 0
 
         def say(found: Iterable[bytes]) -> bytes:
-            clean = map(self.upstream.without_key, found)
+            clean = map(self.upstream.clean, found)
             return b"".join(said for event in clean for said in self.exchange.event(event))
 
         async for chunk in response.content.iter_any():
