@@ -16,8 +16,9 @@ from tests.fakes.provider import KEY, never
 from tests.unit.gateway.conftest import AGENT, HOST_KEY, NOW, QUESTION, Asking, asking, under_way
 from tinyagentos.gateway.limits import USUAL, Limits
 from tinyagentos.gateway.tokens import agent_token, model_token
+from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import HostNotReady
-from tinyagentos.model.provider import ModelChoice, ProviderKind, Usage
+from tinyagentos.model.provider import ModelChoice, Provider, ProviderKind, Usage
 
 KINDS = list(ProviderKind)
 MESSAGE: dict[str, Any] = QUESTION | {"max_tokens": 100}
@@ -358,3 +359,24 @@ async def test_when_an_agent_last_asked(ask: Asking) -> None:
     assert ask.gateway.last_used(AGENT) is None
     await ask.chat()
     assert ask.gateway.last_used(AGENT) == NOW
+
+
+async def test_what_one_provider_has_no_words_for_another_may_answer(ask: Asking) -> None:
+    first = await ask.add("first", ProviderKind.anthropic)
+    second = await ask.add("second")
+    ask.choose("first/a", "second/b")
+    assert (await ask.chat(n=2))[0] == 200
+    assert second.calls[-1][1]["n"] == 2
+    ask.choose("first/a")
+    status, said = await ask.chat(n=2)
+    assert (status, "`n`" in said["error"]["message"]) == (400, True)
+    assert not first.calls
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("https://api.openai.com/v1", "max_completion_tokens"), ("http://box:8080/v1", "max_tokens")],
+)
+def test_the_limit_of_an_answer_is_named_as_the_provider_knows_it(url: str, name: str) -> None:
+    upstream = Upstream(Provider("one", ProviderKind.openai, url), "")
+    assert upstream.fitted({"model": "m", "max_tokens": 5}) == {"model": "m", name: 5}
