@@ -273,9 +273,11 @@ async def run_server(settings: Settings) -> None:
     from tinyagentos.api.serve import announce, serve
     from tinyagentos.api.sockets import listening
     from tinyagentos.host.incus_daemon import IncusSupervisor
+    from tinyagentos.host.server import allow_files
     from tinyagentos.web.entrance import Entrance
 
     log.set_up(settings.log_level)
+    allow_files()
     ensure_folders(settings)
     with listening(settings) as sockets:
         services = Services(settings)

@@ -21,6 +21,7 @@ class FakeProvider:
 
     says: the pieces of its answer. status: answered instead when it is not 200. breaks_after:
     pieces after which a stream is cut off. waits: for each piece of a stream, before it is sent.
+    tells: whether it says how many tokens were used. events: streamed instead of its own.
     """
 
     port: int = 0
@@ -33,6 +34,8 @@ class FakeProvider:
     headers: list[dict[str, str]] = field(default_factory=list)
     raw: bytes | None = None
     wait: Callable[[int], Any] | None = None
+    tells: bool = True
+    events: tuple[bytes, ...] | None = None
 
     @property
     def url(self) -> str:
@@ -103,10 +106,11 @@ async def _serve(fake: FakeProvider, request: web.Request) -> web.StreamResponse
             {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 3, "total_tokens": 3}}
         )
     events = _chat_events(fake) if call == "chat/completions" else _message_events(fake)
-    if not asked.get("stream"):
-        return web.json_response(
-            _whole_chat(fake) if call == "chat/completions" else _whole_message(fake)
-        )
+    if fake.events is not None:
+        events = list(fake.events)
+    elif not asked.get("stream"):
+        whole = _whole_chat(fake) if call == "chat/completions" else _whole_message(fake)
+        return web.json_response(whole if fake.tells else {**whole, "usage": None})
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await stream.prepare(request)
     for number, event in enumerate(events):
@@ -141,12 +145,15 @@ def _chat_events(fake: FakeProvider) -> list[bytes]:
         {"id": "c1", "choices": [{"index": 0, "delta": {"content": one}}]} for one in fake.says
     ]
     parts.append({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    parts.append({"id": "c1", "choices": [], "usage": USED_CHAT})
+    if fake.tells:
+        parts.append({"id": "c1", "choices": [], "usage": USED_CHAT})
     return [*(b"data: %b\n\n" % json.dumps(one).encode() for one in parts), b"data: [DONE]\n\n"]
 
 
 def _message_events(fake: FakeProvider) -> list[bytes]:
-    begun = {"id": "m1", "role": "assistant", "usage": {"input_tokens": 7, "output_tokens": 1}}
+    begun: dict[str, Any] = {"id": "m1", "role": "assistant"}
+    if fake.tells:
+        begun["usage"] = {"input_tokens": 7, "output_tokens": 1}
     block = {"type": "text", "text": ""}
     parts: list[dict[str, Any]] = [
         {"type": "message_start", "message": begun},
@@ -155,7 +162,7 @@ def _message_events(fake: FakeProvider) -> list[bytes]:
           for one in fake.says),
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"},
-         "usage": {"output_tokens": 5}},
+         "usage": {"output_tokens": 5} if fake.tells else {}},
         {"type": "message_stop"},
     ]  # fmt: skip
     return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in parts]

@@ -7,22 +7,28 @@ whole or event by event, into what the agent expects. Nothing waits for more tha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
 
-from tinyagentos.gateway.events import anthropic_event, data_of, openai_event
-from tinyagentos.gateway.translate import (
-    Body,
+from tinyagentos.gateway.answers import (
     chat_answer,
     chat_usage,
+    error_of,
     finish_reason,
+    is_content,
+    is_last,
     messages_answer,
     read_usage,
     stop_reason,
-    to_chat,
-    to_messages,
+    text_bytes,
+    texts_of,
 )
+from tinyagentos.gateway.events import anthropic_event, data_of, openai_event
+from tinyagentos.gateway.reading import BYTES_A_TOKEN, MOST_VALUES, Body, count_values, read_json
+from tinyagentos.gateway.translate import to_chat, to_messages
+
+_JSON = re.compile(rb"^data: *\{", re.MULTILINE)
 
 
 class Dialect(StrEnum):
@@ -34,88 +40,148 @@ class Dialect(StrEnum):
 
 
 class Exchange:
-    """A request that both sides word alike."""
+    """A request that both sides word alike.
 
-    def __init__(self, asked: Body, model: str, dialect: Dialect) -> None:
+    has_begun: whether something of the answer itself came. failure: what went wrong after the
+    provider took the question. is_refused: whether it did not take it.
+    """
+
+    def __init__(self, asked: Body, model: str, dialect: Dialect, question_tokens: int = 0) -> None:
+        """question_tokens: an estimate, for a provider that does not tell."""
         self.call = dialect.value
         self.body: Body = {**asked, "model": model}
-        self.input_tokens = 0
-        self.output_tokens = 0
         self.model = model
+        self.has_begun = False
+        self.failure = ""
+        self.is_refused = False
+        self._question_tokens = question_tokens
+        self._told = 0, 0
+        self._said_bytes = 0
+        self._has_ended = False
         streams = dialect is Dialect.chat and bool(asked.get("stream"))
         options = _stream_options(asked)
         self._wants_usage = not streams or bool(options.get("include_usage"))
         if streams:
             self.body["stream_options"] = {**options, "include_usage": True}
 
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens in and out: what the provider told; an estimate of what it did not tell (yet)."""
+        given, made = self._told
+        if self.is_refused:
+            return given, made
+        estimate = -(-self._said_bytes // BYTES_A_TOKEN)
+        is_told = self._has_ended and made
+        return given or self._question_tokens, made if is_told else max(made, estimate)
+
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        self.count(json.loads(said))
+        # Vectors, which nobody here has to read; their tokens are estimated.
+        if count_values(said) <= MOST_VALUES:
+            self._note_whole(said)
         return said
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        if b'"usage"' in event and (said := data_of(event)):
-            self.count(said.get("message") or said)
+        said = data_of(event)
+        if said is not None:
+            self._note(said)
             # The event with the usage is one the agent did not ask for.
             if not self._wants_usage and said.get("usage") and said.get("choices") == []:
                 return
         yield event + b"\n\n"
 
-    def count(self, said: Body) -> None:
-        """Keep the tokens that the body tells; later ones are totals too, never less."""
-        given, made = read_usage(said)
-        self.input_tokens = max(self.input_tokens, given)
-        self.output_tokens = max(self.output_tokens, made)
+    def end(self) -> Iterator[bytes]:
+        """What the agent gets when the provider's stream is over."""
+        yield from ()
+
+    def _note_whole(self, said: bytes) -> Body:
+        body = read_json(said)
+        if not isinstance(body, dict):
+            raise ValueError("an answer that is no object")
+        self._note(body)
+        self._has_ended = True
+        return body
+
+    def _note(self, said: Body) -> None:
+        """Keep what the body tells: of tokens, which are totals, and of how far the answer is."""
+        message = said.get("message")
+        given, made = read_usage(message if isinstance(message, dict) else said)
+        self._told = max(self._told[0], given), max(self._told[1], made)
+        self._said_bytes += text_bytes(said)
+        self.failure = self.failure or error_of(said)
+        self.has_begun = self.has_begun or (not self.failure and is_content(said))
+        self._has_ended = self._has_ended or is_last(said)
+
+    def _read(self, event: bytes) -> Body:
+        """What an event that is to be translated says; ValueError for one that cannot be read."""
+        said = data_of(event)
+        if said is None and _JSON.search(event):
+            raise ValueError("an event that cannot be read")
+        self._note(said or {})
+        return said or {}
 
 
 class ChatByMessages(Exchange):
     """The agent speaks chat completions, the provider messages."""
 
-    def __init__(self, asked: Body, model: str) -> None:
-        super().__init__(asked, model, Dialect.messages)
+    def __init__(self, asked: Body, model: str, question_tokens: int = 0) -> None:
+        super().__init__(asked, model, Dialect.messages, question_tokens)
         self.body = to_messages(self.body)
         self._tools: dict[int, int] = {}
+        self._unsaid: set[int] = set()
         self._id = "chatcmpl"
         self._asked_usage = bool(_stream_options(asked).get("include_usage"))
+        self._is_over = False
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        body = json.loads(said)
-        self.count(body)
-        return json.dumps(chat_answer(body, self.model)).encode()
+        body = self._note_whole(said)
+        return b"" if self.failure else json.dumps(chat_answer(body, self.model)).encode()
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        said = data_of(event) or {}
-        match said:
+        match self._read(event):
             case {"type": "message_start", "message": dict(message)}:
-                self.count(message)
                 self._id = str(message.get("id", self._id))
                 yield self._chunk({"role": "assistant", "content": ""})
-            case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-                if block.get("type") == "tool_use":
-                    number = self._tools.setdefault(index, len(self._tools))
-                    function = {"name": block["name"], "arguments": ""}
-                    call = {"index": number, "id": block["id"], "type": "function",
-                            "function": function}  # fmt: skip
-                    yield self._chunk({"tool_calls": [call]})
+            case {"type": "content_block_start", "index": int(index),
+                  "content_block": {"type": "tool_use", "id": called, "name": name}}:  # fmt: skip
+                number = self._tools.setdefault(index, len(self._tools))
+                self._unsaid.add(index)
+                function = {"name": name, "arguments": ""}
+                call = {"index": number, "id": called, "type": "function", "function": function}
+                yield self._chunk({"tool_calls": [call]})
             case {"type": "content_block_delta", "delta": {"text": str(text)}}:
                 yield self._chunk({"content": text})
+            case {"type": "content_block_delta", "delta": {"thinking": str(text)}}:
+                yield self._chunk({"reasoning_content": text})
             case {"type": "content_block_delta", "index": int(index),
-                  "delta": {"partial_json": str(part)}}:  # fmt: skip
-                call = {"index": self._tools.get(index, 0), "function": {"arguments": part}}
-                yield self._chunk({"tool_calls": [call]})
+                  "delta": {"partial_json": str(part)}} if part:  # fmt: skip
+                self._unsaid.discard(index)
+                yield self._arguments(index, part)
+            case {"type": "content_block_stop", "index": int(index)} if index in self._unsaid:
+                # A tool without arguments: nothing is no JSON to who reads the call.
+                yield self._arguments(index, "{}")
             case {"type": "message_delta", "delta": dict(delta)}:
-                self.count(said)
                 yield self._chunk({}, finish_reason(delta.get("stop_reason")))
             case {"type": "message_stop"}:
-                if self._asked_usage:
-                    usage = chat_usage(self.input_tokens, self.output_tokens)
-                    yield openai_event({**self._frame(), "choices": [], "usage": usage})
-                yield b"data: [DONE]\n\n"
-            case {"type": "error", "error": dict(error)}:
-                yield openai_event({"error": error})
+                yield from self.end()
+            case {"type": "error"}:
+                yield stream_problem(Dialect.chat, self.failure)
+
+    def end(self) -> Iterator[bytes]:
+        """What the agent gets when the provider's stream is over."""
+        if self._is_over or self.failure:
+            return
+        self._is_over = True
+        if self._asked_usage:
+            yield openai_event({**self._frame(), "choices": [], "usage": chat_usage(*self.tokens)})
+        yield b"data: [DONE]\n\n"
+
+    def _arguments(self, index: int, part: str) -> bytes:
+        call = {"index": self._tools.get(index, 0), "function": {"arguments": part}}
+        return self._chunk({"tool_calls": [call]})
 
     def _frame(self) -> Body:
         return {"id": self._id, "object": "chat.completion.chunk", "created": 0,
@@ -129,55 +195,82 @@ class ChatByMessages(Exchange):
 class MessagesByChat(Exchange):
     """The agent speaks messages, the provider chat completions."""
 
-    def __init__(self, asked: Body, model: str) -> None:
-        super().__init__(to_chat(asked), model, Dialect.chat)
+    def __init__(self, asked: Body, model: str, question_tokens: int = 0) -> None:
+        super().__init__(to_chat(asked), model, Dialect.chat, question_tokens)
+        self._id = ""
         self._block = -1
         self._open = ""
-        self._began = False
+        self._called = ""
+        self._has_calls = False
+        self._was_refused = False
+        self._is_over = False
         self._finish: str | None = None
 
     def whole(self, said: bytes) -> bytes:
         """The provider's whole answer as the agent's."""
-        body = json.loads(said)
-        self.count(body)
-        return json.dumps(messages_answer(body, self.model)).encode()
+        body = self._note_whole(said)
+        return b"" if self.failure else json.dumps(messages_answer(body, self.model)).encode()
 
     def event(self, event: bytes) -> Iterator[bytes]:
         """What the agent gets for one event of the provider."""
-        said = data_of(event)
-        if said is None:
-            if b"[DONE]" in event:
-                yield from self._end()
+        said = self._read(event)
+        if error_of(said):
+            yield stream_problem(Dialect.messages, self.failure)
+        elif said:
+            yield from self._begin(said)
+            for choice in said.get("choices") or ():
+                yield from self._delta(choice.get("delta") or {})
+                self._finish = choice.get("finish_reason") or self._finish
+        elif b"[DONE]" in event:
+            yield from self.end()
+
+    def end(self) -> Iterator[bytes]:
+        """What the agent gets when the provider's stream is over, with `[DONE]` or without."""
+        if not self._id or self._is_over or self.failure:
             return
-        if "error" in said:
-            yield anthropic_event({"type": "error", "error": said["error"]})
+        self._is_over = True
+        yield from self._close()
+        reason = "refusal" if self._was_refused else stop_reason(self._finish, self._has_calls)
+        given, made = self.tokens
+        yield anthropic_event({"type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": None},
+            "usage": {"input_tokens": given, "output_tokens": made}})  # fmt: skip
+        yield anthropic_event({"type": "message_stop"})
+
+    def _begin(self, said: Body) -> Iterator[bytes]:
+        if self._id:
             return
-        self.count(said)
-        if not self._began:
-            self._began = True
-            yield anthropic_event({"type": "message_start", "message": {
-                "id": str(said.get("id", "msg")), "type": "message", "role": "assistant",
-                "model": self.model, "content": [], "stop_reason": None, "stop_sequence": None,
-                "usage": {"input_tokens": self.input_tokens, "output_tokens": 0}}})  # fmt: skip
-        for choice in said.get("choices") or ():
-            yield from self._delta(choice.get("delta") or {})
-            self._finish = choice.get("finish_reason") or self._finish
+        self._id = str(said.get("id") or "msg")
+        yield anthropic_event({"type": "message_start", "message": {
+            "id": self._id, "type": "message", "role": "assistant", "model": self.model,
+            "content": [], "stop_reason": None, "stop_sequence": None,
+            "usage": {"input_tokens": self.tokens[0], "output_tokens": 0}}})  # fmt: skip
 
     def _delta(self, delta: Body) -> Iterator[bytes]:
-        if text := delta.get("content"):
-            yield from self._switch("text", {"type": "text", "text": ""})
+        self._was_refused = self._was_refused or bool(delta.get("refusal"))
+        for text in texts_of(delta):
+            if self._open != "text":
+                yield from self._switch("text", {"type": "text", "text": ""})
             yield self._say({"type": "text_delta", "text": text})
         for call in delta.get("tool_calls") or ():
-            function: dict[str, Any] = call.get("function") or {}
-            block = {"type": "tool_use", "id": call.get("id"), "name": function.get("name"),
-                     "input": {}}  # fmt: skip
-            yield from self._switch(f"tool {call.get('index', 0)}", block)
-            if part := function.get("arguments"):
-                yield self._say({"type": "input_json_delta", "partial_json": part})
+            yield from self._call(call, call.get("function") or {})
+        if delta.get("reasoning_content") or delta.get("reasoning"):
+            # A thought that no key of Anthropic's signed would be refused when it comes back.
+            yield anthropic_event({"type": "ping"})
+
+    def _call(self, call: Body, function: Body) -> Iterator[bytes]:
+        # Some providers give all calls one number, but each has an id of its own.
+        what, called = f"tool {call.get('index', 0)}", call.get("id") or ""
+        if self._open != what or called not in {"", self._called}:
+            self._has_calls = True
+            self._called = called or f"call_{self._id}_{self._block + 1}"
+            yield from self._switch(what, {
+                "type": "tool_use", "id": self._called, "name": function.get("name"), "input": {},
+            })  # fmt: skip
+        if part := function.get("arguments"):
+            yield self._say({"type": "input_json_delta", "partial_json": part})
 
     def _switch(self, what: str, block: Body) -> Iterator[bytes]:
-        if self._open == what:
-            return
         yield from self._close()
         self._open = what
         self._block += 1
@@ -195,30 +288,25 @@ class MessagesByChat(Exchange):
             self._open = ""
             yield anthropic_event({"type": "content_block_stop", "index": self._block})
 
-    def _end(self) -> Iterator[bytes]:
-        yield from self._close()
-        yield anthropic_event({"type": "message_delta",
-            "delta": {"stop_reason": stop_reason(self._finish), "stop_sequence": None},
-            "usage": {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens},
-        })  # fmt: skip
-        yield anthropic_event({"type": "message_stop"})
-
 
 def _stream_options(asked: Body) -> Body:
     given = asked.get("stream_options")
     return given if isinstance(given, dict) else {}
 
 
-def make_exchange(asked: Body, model: str, dialect: Dialect, *, anthropic: bool) -> Exchange:
+def make_exchange(
+    asked: Body, model: str, dialect: Dialect, *, anthropic: bool, question_tokens: int = 0
+) -> Exchange:
     """The exchange for a request in the dialect with a provider that speaks messages, or not.
 
     Raises InvalidInput for a request that cannot be read or that the provider has no words for.
+    question_tokens: what is counted as asked when the provider does not tell.
     """
     if dialect is Dialect.chat and anthropic:
-        return ChatByMessages(asked, model)
+        return ChatByMessages(asked, model, question_tokens)
     if dialect is Dialect.messages and not anthropic:
-        return MessagesByChat(asked, model)
-    return Exchange(asked, model, dialect)
+        return MessagesByChat(asked, model, question_tokens)
+    return Exchange(asked, model, dialect, question_tokens)
 
 
 def stream_problem(dialect: Dialect, sentence: str) -> bytes:

@@ -1,9 +1,9 @@
 """The gateway: agents ask it at 127.0.0.1 inside their container, it asks the providers.
 
-    whose token -> within its budget -> its models in order -> what came back, event by event
+    whose token -> within its limits -> its models in order -> what came back, event by event
 
 An agent's request reaches a provider with the host's key and the agent's words, nothing else of
-either. Until the first byte of an answer another model can take over; after it nothing can.
+either. Until the answer itself begins another model can take over; after that nothing can.
 """
 
 from __future__ import annotations
@@ -11,78 +11,58 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 from aiohttp import web
 
-from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange, problem, stream_problem
-from tinyagentos.gateway.events import Events
+from tinyagentos.gateway.accounts import Accounts, Tally
+from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange
+from tinyagentos.gateway.limits import USUAL, Limits
+from tinyagentos.gateway.listen import listening
 from tinyagentos.gateway.providers import Providers
+from tinyagentos.gateway.reading import (
+    Body,
+    Unreadable,
+    answer_tokens,
+    parse_json,
+    question_tokens,
+    weigh,
+)
+from tinyagentos.gateway.refusal import Refusal, read_refusal
+from tinyagentos.gateway.relay import Relay
 from tinyagentos.gateway.tokens import owner_of
-from tinyagentos.gateway.translate import Body
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
-from tinyagentos.model.provider import ModelChoice, ModelRef, Usage
+from tinyagentos.model.provider import ModelChoice, ModelRef
 from tinyagentos.store.providers import UsageTable
 
 _log = logging.getLogger(__name__)
 
-LARGEST_QUESTION = 32 * 1024 * 1024
-LARGEST_ANSWER = 64 * 1024 * 1024
-LARGEST_REFUSAL = 64 * 1024
-LONGEST_SENTENCE = 2000
-# What one agent may ask at the same time: each holds its question in memory.
-MOST_AT_ONCE = 16
-READ_WITHIN = 60.0
-CONNECT_WITHIN = 10.0
-# A model that thinks says nothing for minutes.
-SILENT_WITHIN = 300.0
-CLOSE_WITHIN = 2.0
+LARGE = 256 * 1024
 PATHS = {
     "/v1/chat/completions": Dialect.chat,
     "/v1/messages": Dialect.messages,
     "/v1/embeddings": Dialect.embeddings,
 }
 
-# What reading somebody else's body can raise; an event without an end is a ValueError too.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
 ChoiceOf = Callable[[str], Awaitable[ModelChoice | None]]
-
-
-class Refusal(Exception):
-    """Why a question gets no answer; final: no other model would have one either."""
-
-    def __init__(self, status: int, kind: str, sentence: str, *, is_final: bool = False) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.kind = kind
-        self.sentence = sentence
-        self.is_final = is_final
 
 
 @dataclass(frozen=True)
 class Question:
-    """What one agent asks in one request."""
+    """What one agent asks in one request. tokens: an estimate of what it is long."""
 
     agent: str
     dialect: Dialect
     body: Body
+    tokens: int
     models: tuple[ModelRef, ...]
-
-
-@dataclass
-class Counted:
-    """What becomes of one request."""
-
-    exchange: Exchange | None = None
-    failed: bool = False
 
 
 class Gateway:
@@ -96,48 +76,51 @@ class Gateway:
         usage: UsageTable,
         http: Callable[[], aiohttp.ClientSession],
         now: Callable[[], datetime],
+        limits: Limits = USUAL,
     ) -> None:
         """choice_of: the models of an instance, None when there is no such agent."""
         self._key = key
         self._providers = providers
         self._choice_of = choice_of
-        self._usage = usage
+        self._accounts = Accounts(usage, now, limits)
         self._http = http
-        self._now = now
-        self._asking: Counter[str] = Counter()
-        self._last_used: dict[str, datetime] = {}
+        self._limits = limits
+        # One after the other, and between large ones everybody else has a turn.
+        self._reading = asyncio.Lock()
 
     def last_used(self, instance: str) -> datetime | None:
-        """When the agent last asked something, as far as this server has seen."""
-        return self._last_used.get(instance)
+        """When the agent last asked something, as far as this server saw: now, while it does."""
+        return self._accounts.last_used(instance)
 
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator[None]:
         """Answer at the Unix socket, which only root can open, while it lasts."""
-        app = web.Application(client_max_size=LARGEST_QUESTION)
+        app = web.Application()
         app.router.add_get("/v1/models", self._list_models)
         for path in PATHS:
             app.router.add_post(path, self._ask)
         runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_WITHIN
-        )
+            app, handler_cancellation=True, access_log=None,
+            shutdown_timeout=self._limits.close_within,
+            # aiohttp begins to count with the connection, and does not begin anew with a byte.
+            keepalive_timeout=self._limits.idle_within,
+        )  # fmt: skip
         await runner.setup()
+        server = cast(web.Server, runner.server)  # setup() has made it
         try:
-            socket.unlink(missing_ok=True)
-            await web.UnixSite(runner, str(socket)).start()
-            socket.chmod(0o600)
-            yield
+            async with listening(socket, server, self._limits):
+                yield
         finally:
             await runner.cleanup()
-            socket.unlink(missing_ok=True)
 
     async def _list_models(self, request: web.Request) -> web.Response:
         """`default` and the names of the agent's models, as both dialects list them."""
         try:
-            _, choice = await self._known(request)
-            names = ["default", *map(str, await self._models_of(choice))]
+            agent, choice = await self._known(request)
+            with self._accounts.request(agent):
+                names = ["default", *map(str, await self._models_of(choice))]
         except Refusal as refusal:
-            return _refused(Dialect.chat, refusal)
+            return refusal.worded(Dialect.chat)
         listed = [
             {"id": name, "object": "model", "type": "model", "display_name": name, "created": 0,
              "owned_by": "taos"}
@@ -149,16 +132,13 @@ class Gateway:
         dialect = PATHS[request.path]
         try:
             agent, choice = await self._known(request)
+            with self._accounts.question(agent) as tally:
+                question = await self._read(request, dialect, choice, tally)
+                tokens = question.tokens + answer_tokens(question.body)
+                self._accounts.reserve(tally, tokens, choice.monthly_tokens)
+                return await self._answer(question, request, tally)
         except Refusal as refusal:
-            return _refused(dialect, refusal)
-        self._last_used[agent] = self._now()
-        with self._counted(agent) as counted:
-            try:
-                question = await self._read(request, dialect, agent, choice)
-                return await self._answer(question, request, counted)
-            except Refusal as refusal:
-                counted.failed = True
-                return _refused(dialect, refusal)
+            return refusal.worded(dialect)
 
     async def _known(self, request: web.Request) -> tuple[str, ModelChoice]:
         """Whose request it is, and what models that agent has."""
@@ -186,43 +166,53 @@ class Gateway:
         return (default,)
 
     async def _read(
-        self, request: web.Request, dialect: Dialect, agent: str, choice: ModelChoice
+        self, request: web.Request, dialect: Dialect, choice: ModelChoice, tally: Tally
     ) -> Question:
-        """The question, if the agent may ask it."""
-        used = self._usage.get(agent, self._month())
-        if choice.monthly_tokens and used.tokens >= choice.monthly_tokens:
-            raise Refusal(
-                429, "insufficient_quota",
-                f"This agent's budget of {choice.monthly_tokens} tokens for this month is used up.",
-            )  # fmt: skip
-        if self._asking[agent] > MOST_AT_ONCE:
-            raise Refusal(
-                429, "rate_limit_error", f"An agent may ask {MOST_AT_ONCE} things at once."
-            )
-        try:
-            async with asyncio.timeout(READ_WITHIN):
-                body = json.loads(await request.read())
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, "invalid_request_error", "The request is no JSON.") from error
-        except TimeoutError as error:
-            raise Refusal(408, "timeout_error", "The request took too long to come.") from error
-        except web.HTTPRequestEntityTooLarge as error:
-            raise Refusal(413, "request_too_large", "The request is too large.") from error
+        """The question, if it can be read."""
+        text = await self._receive(request, tally)
+        async with self._reading:
+            try:
+                self._accounts.hold(tally, weigh(text) - len(text))
+                body = parse_json(text)
+            except ValueError as error:
+                sentence = f"The request cannot be read as JSON: {_reason(error)}."
+                raise Refusal(400, "invalid_request_error", sentence) from error
+            if len(text) > LARGE:
+                await asyncio.sleep(0)
         if not isinstance(body, dict):
             raise Refusal(400, "invalid_request_error", "The request is no JSON object.")
         models = await self._models_of(choice)
         # An agent may name one of its models; any other name means the first.
         wanted = tuple(one for one in models if str(one) == body.get("model"))
-        return Question(agent, dialect, body, tuple(dict.fromkeys((*wanted, *models))))
+        return Question(
+            tally.agent, dialect, body, question_tokens(len(text), body),
+            tuple(dict.fromkeys((*wanted, *models))),
+        )  # fmt: skip
+
+    async def _receive(self, request: web.Request, tally: Tally) -> bytearray:
+        """The body of the request; Refusal when it is too large, too slow or broken off."""
+        text = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.read_within):
+                async for chunk in request.content.iter_any():
+                    self._accounts.hold(tally, len(chunk))
+                    text += chunk
+                    if len(text) > self._limits.question_bytes:
+                        raise Refusal(413, "request_too_large", "The request is too large.")
+        except TimeoutError as error:
+            raise Refusal(408, "timeout_error", "The request took too long to come.") from error
+        except web.RequestPayloadError as error:
+            raise Refusal(400, "invalid_request_error", "The request broke off.") from error
+        return text
 
     async def _answer(
-        self, question: Question, request: web.Request, counted: Counted
+        self, question: Question, request: web.Request, tally: Tally
     ) -> web.StreamResponse:
         """What the first model says that can answer."""
         refusal = Refusal(404, "model_not_found", "No model was asked.")
         for model in question.models:
             try:
-                return await self._ask_model(model, question, request, counted)
+                return await self._ask_model(model, question, request, tally)
             except Refusal as why:
                 refusal = why
                 _log.warning(
@@ -234,99 +224,66 @@ class Gateway:
         raise refusal
 
     async def _ask_model(
-        self, model: ModelRef, question: Question, request: web.Request, counted: Counted
+        self, model: ModelRef, question: Question, request: web.Request, tally: Tally
     ) -> web.StreamResponse:
         """What the model answers, passed on as it comes; Refusal before any of it was."""
         try:
             upstream = await self._providers.open(model.provider)
         except TaosError as error:
             raise Refusal(502, "provider_error", error.message) from error
-        exchange = _exchange(question, model, upstream)
-        counted.exchange = exchange
-        with _reached(model):
-            async with self._http().post(
-                upstream.address(exchange.call),
-                json=exchange.body,
-                headers=upstream.headers(),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_WITHIN, sock_read=SILENT_WITHIN
-                ),
-            ) as response:
-                if response.status != 200:
-                    raise await _read_refusal(response, model, upstream)
-                if response.content_type != "text/event-stream":
-                    return await _pass_whole(response, exchange, model)
-                chunks = response.content.iter_any()
-                first = await anext(chunks, b"")
-                if not first:
-                    raise Refusal(502, "provider_error", f"{model} ended without an answer.")
-                return await self._pass_events(question, exchange, first, chunks, request, counted)
-
-    async def _pass_events(
-        self,
-        question: Question,
-        exchange: Exchange,
-        first: bytes,
-        chunks: AsyncIterator[bytes],
-        request: web.Request,
-        counted: Counted,
-    ) -> web.StreamResponse:
-        """The provider's events as they come; what breaks them off is an event too."""
-        answer = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
-        await answer.prepare(request)
-        events, chunk = Events(), first
+        exchange, body = _worded(question, model, upstream)
+        tally.exchanges.append(exchange)
+        relay = Relay(
+            request, question.dialect, model, exchange, upstream, self._limits,
+            lambda size_bytes: self._accounts.hold(tally, size_bytes),
+        )  # fmt: skip
         try:
-            while chunk:
-                said = b"".join(
-                    one for event in events.feed(chunk) for one in exchange.event(event)
-                )
-                if said:
-                    await answer.write(said)
-                chunk = await anext(chunks, b"")
-        except (aiohttp.ClientError, OSError, *UNREADABLE) as error:
-            counted.failed = True
+            with _reached(model):
+                async with self._http().post(
+                    upstream.address(exchange.call),
+                    data=body,
+                    headers={**upstream.headers(), "Content-Type": "application/json"},
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None,
+                        sock_connect=self._limits.connect_within,
+                        sock_read=self._limits.silent_within,
+                    ),
+                ) as response:
+                    if response.status != 200:
+                        raise await read_refusal(response, model, upstream)
+                    answer = await relay.run(response)
+        except Refusal:
+            exchange.is_refused = True
+            raise
+        if exchange.failure:
+            tally.failed = True
             _log.warning(
-                "an answer broke off",
-                extra={"agent": question.agent, "why": f"{type(error).__name__}: {error}"},
+                "an answer broke off", extra={"agent": question.agent, "why": exchange.failure}
             )
-            with suppress(OSError):
-                await answer.write(
-                    stream_problem(question.dialect, "The model's answer broke off.")
-                )
         return answer
 
-    @contextmanager
-    def _counted(self, agent: str) -> Iterator[Counted]:
-        """Count a request, however it ends, and that it is under way."""
-        counted = Counted()
-        self._asking[agent] += 1
-        try:
-            yield counted
-        finally:
-            self._asking[agent] -= 1
-            used = Usage(
-                requests=1,
-                errors=int(counted.failed),
-                input_tokens=counted.exchange.input_tokens if counted.exchange else 0,
-                output_tokens=counted.exchange.output_tokens if counted.exchange else 0,
-            )
-            self._usage.add(agent, self._month(), used)
 
-    def _month(self) -> str:
-        return f"{self._now():%Y-%m}"
+def _reason(error: ValueError) -> str:
+    return str(error) if isinstance(error, Unreadable) else "it is none"
 
 
-def _exchange(question: Question, model: ModelRef, upstream: Upstream) -> Exchange:
+def _worded(question: Question, model: ModelRef, upstream: Upstream) -> tuple[Exchange, bytes]:
+    """The question in the provider's words, with what its answer is read with."""
     anthropic = upstream.speaks_anthropic
     if question.dialect is Dialect.embeddings and anthropic:
         raise Refusal(400, "invalid_request_error", f"{model.provider} has no embeddings.")
     try:
-        return make_exchange(question.body, model.model, question.dialect, anthropic=anthropic)
+        exchange = make_exchange(
+            question.body, model.model, question.dialect,
+            anthropic=anthropic, question_tokens=question.tokens,
+        )  # fmt: skip
+        return exchange, json.dumps(upstream.fitted(exchange.body)).encode()
     except InvalidInput as error:
-        raise Refusal(400, "invalid_request_error", error.message, is_final=True) from error
+        # Another model's provider may have words for it.
+        raise Refusal(400, "invalid_request_error", error.message) from error
+    except RecursionError as error:
+        raise Refusal(400, "invalid_request_error", "The request is too deep.") from error
 
 
 @contextmanager
@@ -340,53 +297,3 @@ def _reached(model: ModelRef) -> Iterator[None]:
         raise Refusal(
             502, "provider_error", f"{model} cannot be reached ({type(error).__name__})."
         ) from error
-
-
-async def _read_refusal(
-    response: aiohttp.ClientResponse, model: ModelRef, upstream: Upstream
-) -> Refusal:
-    """Why the provider gives no answer, in its own words where those are about the question."""
-    status = response.status
-    if status in (401, 403):
-        # Such an answer may quote the key.
-        said = f"{model.provider} does not take this host's key ({status})."
-        return Refusal(502, "provider_error", said)
-    if status == 429:
-        return Refusal(429, "rate_limit_error", f"{model.provider} has had too many requests.")
-    if not 400 <= status < 500:
-        return Refusal(502, "provider_error", f"{model} answered {status}.")
-    body = await response.content.read(LARGEST_REFUSAL)
-    said = upstream.without_key(_words_of(body)) or f"{model} answered {status}."
-    # A model that is not there may be at the next provider; a bad question is bad everywhere.
-    return Refusal(status, "invalid_request_error", said, is_final=status != 404)
-
-
-def _words_of(body: bytes) -> str:
-    """The sentence in an error of either dialect."""
-    try:
-        match json.loads(body):
-            case {"error": {"message": str(said)}} | {"error": str(said)} | {"message": str(said)}:
-                return said[:LONGEST_SENTENCE]
-    except (ValueError, RecursionError):
-        pass
-    return ""
-
-
-async def _pass_whole(
-    response: aiohttp.ClientResponse, exchange: Exchange, model: ModelRef
-) -> web.Response:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > LARGEST_ANSWER:
-            raise Refusal(502, "provider_error", f"The answer of {model} has no end.")
-    try:
-        said = exchange.whole(bytes(body))
-    except UNREADABLE as error:
-        raise Refusal(502, "provider_error", f"The answer of {model} cannot be read.") from error
-    return web.Response(body=said, content_type="application/json")
-
-
-def _refused(dialect: Dialect, refusal: Refusal) -> web.Response:
-    body = problem(dialect, refusal.status, refusal.sentence, refusal.kind)
-    return web.Response(status=refusal.status, body=body, content_type="application/json")

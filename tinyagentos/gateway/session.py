@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import aiohttp
 
-MOST_CONNECTIONS = 256
-
 
 class LazySession:
     """One session for the whole server, made when something is first asked."""
@@ -17,7 +15,9 @@ class LazySession:
         """The session; only within a running event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS),
+                # As many as there are questions, which the gateway bounds: a bound here would let
+                # some agents keep all others waiting.
+                connector=aiohttp.TCPConnector(limit=0),
                 # What a provider sets is nothing that another agent's question may carry back.
                 cookie_jar=aiohttp.DummyCookieJar(),
             )

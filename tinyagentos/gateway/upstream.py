@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
 
+from tinyagentos.gateway.reading import Body
 from tinyagentos.model.provider import Provider, ProviderKind
 
 # The version of the messages API that the translation is written for.
 ANTHROPIC_VERSION = "2023-06-01"
+# Local servers are given keys such as `ollama` or `none`.
+LEAST_SECRET = 16
+OPENAI = "api.openai.com"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,28 @@ class Upstream:
             return {"anthropic-version": ANTHROPIC_VERSION, "x-api-key": self._key}
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
-    def without_key(self, text: str) -> str:
-        """The text with the key taken out, should the provider have quoted it."""
-        return text.replace(self._key, "…") if self._key else text
+    def fitted(self, asked: Body) -> Body:
+        """The request as this provider takes it."""
+        # OpenAI's own newer models refuse the older name, which others alone know.
+        if "max_tokens" in asked and urlsplit(self.provider.url).hostname == OPENAI:
+            asked = {"max_completion_tokens": asked["max_tokens"], **asked}
+            del asked["max_tokens"]
+        return asked
+
+    def clean(self, answer: bytes) -> bytes:
+        """An answer with the key taken out; one that is a mere word may stand in any text."""
+        return self.without_key(answer) if len(self._key) >= LEAST_SECRET else answer
+
+    def without_key(self, said: bytes) -> bytes:
+        """What the provider said with the key taken out, should it have quoted it."""
+        for spelling in self._spellings:
+            if spelling in said:
+                said = said.replace(spelling, "…".encode())
+        return said
+
+    @cached_property
+    def _spellings(self) -> frozenset[bytes]:
+        """The key as it is, and as JSON may have it."""
+        quoted = json.dumps(self._key)[1:-1]
+        written = {self._key, quoted, quoted.replace("/", "\\/")}
+        return frozenset(one.encode() for one in written if one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -25,6 +26,8 @@ Report = Callable[[str], None]
 ROOT = Path(__file__).parent.parent.parent
 UNIT = Path("/etc/systemd/system/taos.service")
 START_WITHIN = 30.0
+# Every question of an agent has two, every open page some; systems give 1024.
+MOST_FILES = 65536
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -159,10 +162,21 @@ WorkingDirectory=/
 Restart=always
 RestartSec=2
 KillMode=process
+LimitNOFILE={MOST_FILES}
 
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def allow_files() -> int:
+    """Let this process have as many files open as it needs, or may; the number that came of it."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(MOST_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        return wanted
+    return now
 
 
 def _log(settings: Settings) -> Path:

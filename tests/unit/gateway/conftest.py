@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.fakes.provider import KEY, FakeProvider, fake_provider
+from tinyagentos.gateway.limits import USUAL, Limits
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
@@ -37,6 +39,8 @@ class Asking:
     usage: UsageTable
     choices: dict[str, ModelChoice | None]
     stack: AsyncExitStack
+    socket: Path
+    now: datetime = NOW
     fakes: list[FakeProvider] = field(default_factory=list)
 
     async def add(
@@ -56,14 +60,15 @@ class Asking:
     @property
     def used(self) -> Usage:
         """What was counted."""
-        return self.usage.get(AGENT, "2026-05")
+        return self.usage.get(AGENT, f"{self.now:%Y-%m}")
 
     async def post(
         self, call: str, body: Any, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and body of a whole answer."""
+        """Status and body of an answer: JSON, or the text of a stream."""
         async with self.agent.post(f"/v1/{call}", json=body, headers=headers) as response:
-            return response.status, await response.json()
+            is_json = response.content_type == "application/json"
+            return response.status, await (response.json() if is_json else response.text())
 
     async def chat(self, **more: Any) -> tuple[int, Any]:
         """One question in chat completions."""
@@ -76,8 +81,9 @@ QUESTION: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def asking(folder: Path) -> AsyncIterator[Asking]:
+async def asking(folder: Path, limits: Limits = USUAL) -> AsyncIterator[Asking]:
     """A gateway that serves while it lasts."""
+    made: list[Asking] = []
     database = Database(folder / "taos.db")
     http = LazySession()
     usage = UsageTable(database)
@@ -87,7 +93,9 @@ async def asking(folder: Path) -> AsyncIterator[Asking]:
     async def choice_of(instance: str) -> ModelChoice | None:
         return choices.get(instance)
 
-    gateway = Gateway(HOST_KEY, providers, choice_of, usage, http, lambda: NOW)
+    gateway = Gateway(
+        HOST_KEY, providers, choice_of, usage, http, lambda: made[0].now if made else NOW, limits
+    )
     socket = folder / "gateway.sock"
     async with AsyncExitStack() as stack:
         stack.push_async_callback(http.close)
@@ -99,8 +107,25 @@ async def asking(folder: Path) -> AsyncIterator[Asking]:
                 headers={"Authorization": f"Bearer {model_token(HOST_KEY, AGENT)}"},
             )
         )
-        yield Asking(agent, gateway, providers, usage, choices, stack)
+        made.append(Asking(agent, gateway, providers, usage, choices, stack, socket))
+        yield made[0]
     database.close()
+
+
+@asynccontextmanager
+async def under_way(ask: Asking, number: int, **more: Any) -> AsyncIterator[None]:
+    """So many questions that the first provider does not answer, while it lasts."""
+    asked = len(ask.fakes[0].calls)
+    held = [asyncio.create_task(ask.chat(stream=True, **more)) for _ in range(number)]
+    try:
+        async with asyncio.timeout(5):
+            while len(ask.fakes[0].calls) < asked + number:
+                await asyncio.sleep(0.01)
+        yield
+    finally:
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import aiohttp
 import pytest
 
 from tests.fakes.provider import KEY, never
-from tests.unit.gateway.conftest import AGENT, HOST_KEY, NOW, QUESTION, Asking
-from tinyagentos.gateway import serve
+from tests.unit.gateway.conftest import AGENT, HOST_KEY, NOW, QUESTION, Asking, asking, under_way
+from tinyagentos.gateway.limits import USUAL, Limits
 from tinyagentos.gateway.tokens import agent_token, model_token
+from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import HostNotReady
-from tinyagentos.model.provider import ModelChoice, ProviderKind, Usage
+from tinyagentos.model.provider import ModelChoice, Provider, ProviderKind, Usage
 
 KINDS = list(ProviderKind)
 MESSAGE: dict[str, Any] = QUESTION | {"max_tokens": 100}
@@ -156,17 +157,15 @@ async def test_why_no_model_answered(ask: Asking, status: int, answered: int) ->
     assert KEY not in json.dumps(said)
 
 
-async def test_a_provider_that_hangs_is_given_up(
-    ask: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "SILENT_WITHIN", 0.2)
-    await ask.add("slow", wait=never)
-    await ask.add("fine")
-    ask.choose("slow/a", "fine/b")
-    assert "Hel" in await stream(ask, "chat/completions")
-    ask.choose("slow/a")
-    status, said = await ask.chat(stream=True)
-    assert (status, said["error"]["type"]) == (504, "timeout_error")
+async def test_a_provider_that_hangs_is_given_up(tmp_path: Path) -> None:
+    async with asking(tmp_path, Limits(silent_within=0.2)) as ask:
+        await ask.add("slow", wait=never)
+        await ask.add("fine")
+        ask.choose("slow/a", "fine/b")
+        assert "Hel" in await stream(ask, "chat/completions")
+        ask.choose("slow/a")
+        status, said = await ask.chat(stream=True)
+        assert (status, said["error"]["type"]) == (504, "timeout_error")
 
 
 @pytest.mark.parametrize("call", ["chat/completions", "messages"])
@@ -243,15 +242,13 @@ async def test_the_provider_hears_the_hosts_key_and_nothing_of_the_agents(ask: A
         assert model_token(HOST_KEY, AGENT) not in heard
 
 
-async def test_a_budget_ends_questions_until_the_next_month(
-    ask: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_budget_ends_questions_until_the_next_month(ask: Asking) -> None:
     fake = await ask.add("one")
     ask.choose("one/x", budget=20)
     assert [(await ask.chat())[0] for _ in range(3)] == [200, 200, 429]
     assert len(fake.calls) == 2
     assert (await ask.chat())[1]["error"]["type"] == "insufficient_quota"
-    monkeypatch.setattr(ask.gateway, "_now", lambda: NOW.replace(month=6))
+    ask.now = NOW.replace(month=6)
     assert (await ask.chat())[0] == 200
 
 
@@ -315,26 +312,21 @@ async def test_an_answer_that_cannot_be_read_is_the_providers_fault(
         assert status == 502 or (status == 200 and json.dumps(said) == raw.decode())
 
 
-async def test_how_much_an_agent_may_ask_at_once(
-    ask: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "MOST_AT_ONCE", 2)
-    await ask.add("one", wait=never)
-    ask.choose("one/x")
-    held = [asyncio.create_task(ask.chat(stream=True)) for _ in range(2)]
-    while len(ask.fakes[0].calls) < 2:
-        await asyncio.sleep(0.01)
-    status, said = await ask.chat()
-    assert (status, said["error"]["type"]) == (429, "rate_limit_error")
-    for task in held:
-        task.cancel()
-    await asyncio.gather(*held, return_exceptions=True)
+async def test_how_much_an_agent_may_ask_at_once(tmp_path: Path) -> None:
+    async with asking(tmp_path, Limits(at_once=2)) as ask:
+        await ask.add("one", wait=never)
+        ask.choose("one/x")
+        async with under_way(ask, 2):
+            status, said = await ask.chat()
+            assert (status, said["error"]["type"]) == (429, "rate_limit_error")
+            async with ask.agent.get("/v1/models") as response:
+                assert response.status == 429
 
 
 async def test_a_question_that_is_too_large(ask: Asking) -> None:
     await ask.add("one")
     ask.choose("one/x")
-    body = b'{"messages": "' + b"x" * (serve.LARGEST_QUESTION + 10) + b'"}'
+    body = b'{"messages": "' + b"x" * (USUAL.question_bytes + 10) + b'"}'
     # It may be cut off while it is still sending.
     with contextlib.suppress(aiohttp.ClientError):
         async with ask.agent.post("/v1/chat/completions", data=body) as response:
@@ -367,3 +359,24 @@ async def test_when_an_agent_last_asked(ask: Asking) -> None:
     assert ask.gateway.last_used(AGENT) is None
     await ask.chat()
     assert ask.gateway.last_used(AGENT) == NOW
+
+
+async def test_what_one_provider_has_no_words_for_another_may_answer(ask: Asking) -> None:
+    first = await ask.add("first", ProviderKind.anthropic)
+    second = await ask.add("second")
+    ask.choose("first/a", "second/b")
+    assert (await ask.chat(n=2))[0] == 200
+    assert second.calls[-1][1]["n"] == 2
+    ask.choose("first/a")
+    status, said = await ask.chat(n=2)
+    assert (status, "`n`" in said["error"]["message"]) == (400, True)
+    assert not first.calls
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("https://api.openai.com/v1", "max_completion_tokens"), ("http://box:8080/v1", "max_tokens")],
+)
+def test_the_limit_of_an_answer_is_named_as_the_provider_knows_it(url: str, name: str) -> None:
+    upstream = Upstream(Provider("one", ProviderKind.openai, url), "")
+    assert upstream.fitted({"model": "m", "max_tokens": 5}) == {"model": "m", name: 5}

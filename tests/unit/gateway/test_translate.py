@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyagentos.gateway.answers import chat_answer, messages_answer
 from tinyagentos.gateway.dialects import Dialect, make_exchange
 from tinyagentos.gateway.events import LARGEST_EVENT, Events, TooLarge, data_of
-from tinyagentos.gateway.translate import chat_answer, messages_answer, to_chat, to_messages
+from tinyagentos.gateway.translate import to_chat, to_messages
 from tinyagentos.model.errors import InvalidInput
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -67,6 +68,210 @@ def test_a_request_for_messages_as_one_for_chat() -> None:
     assert plain(to_chat(MESSAGES)) == plain(CHAT)
 
 
+PNG = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}
+PICTURE = {"type": "image", "source": PNG}
+PICTURE_URL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+TOOLS = {"tools": CHAT["tools"]}
+TOOLS_THERE = {"tools": MESSAGES["tools"]}
+USE = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Rome"}}
+CALL = CHAT["messages"][2]["tool_calls"][0]
+
+
+def user(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(content)}
+
+
+def text(said: str) -> dict[str, Any]:
+    return {"type": "text", "text": said}
+
+
+def result(content: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": "t1", "content": content} | more
+
+
+@pytest.mark.parametrize(
+    ("turns", "there"),
+    [
+        ([user(result("no city", is_error=True))],
+         [{"role": "tool", "tool_call_id": "t1", "content": "The tool failed: no city"}]),
+        ([user(result(None, is_error=True))],
+         [{"role": "tool", "tool_call_id": "t1", "content": "The tool failed."}]),
+        ([user(result([text("a map"), PICTURE]), text("And now?"))],
+         [{"role": "tool", "tool_call_id": "t1", "content": "a map"},
+          user(text("Of the result of the tool call t1:"), PICTURE_URL, text("And now?"))]),
+        ([user(result([PICTURE]))],
+         [{"role": "tool", "tool_call_id": "t1", "content": "The result follows."},
+          user(text("Of the result of the tool call t1:"), PICTURE_URL)]),
+        ([user({"type": "image", "source": {"type": "url", "url": "https://x/y.png"}})],
+         [user({"type": "image_url", "image_url": {"url": "https://x/y.png"}})]),
+        ([user({"type": "document", "title": "a.pdf", "source": PDF})],
+         [user({"type": "file", "file": {"filename": "a.pdf",
+                                         "file_data": "data:application/pdf;base64,BBBB"}})]),
+        ([user({"type": "document", "title": "a", "context": "old",
+                "source": {"type": "text", "media_type": "text/plain", "data": "words"}})],
+         [user(text("a\nold\nwords"))]),
+        ([{"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "Hm", "signature": "s"},
+            text("Let "), text("me."), USE]}],
+         [{"role": "assistant", "content": "Let me.", "tool_calls": [CALL]}]),
+        ([{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}],
+         [{"role": "assistant", "content": ""}]),
+    ],
+)  # fmt: skip
+def test_turns_of_messages_in_chat(turns: list[Any], there: list[Any]) -> None:
+    assert to_chat({"messages": turns})["messages"] == there
+
+
+@pytest.mark.parametrize(
+    ("turns", "there"),
+    [
+        ([{"role": "tool", "tool_call_id": "t1", "content": [text("a map"), PICTURE_URL]}],
+         [user(result([text("a map"), PICTURE]))]),
+        ([{"role": "tool", "tool_call_id": "t1", "content": ""}], [user(result(""))]),
+        ([user({"type": "image_url", "image_url": "data:image/png;base64,AAAA"})], [user(PICTURE)]),
+        ([user({"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}})],
+         [user({"type": "image", "source": {"type": "url", "url": "https://x/y.png"}})]),
+        ([user({"type": "file", "file": {"file_data": "data:application/pdf;base64,BBBB"}})],
+         [user({"type": "document", "source": PDF})]),
+        ([{"role": "user", "name": "Ann", "content": "Hi"}], [user(text("Ann:"), text("Hi"))]),
+        ([{"role": "assistant", "content": None, "refusal": "I cannot."}],
+         [{"role": "assistant", "content": [text("I cannot.")]}]),
+        ([{"role": "assistant", "content": "", "tool_calls": [
+            {"id": "t1", "function": {"name": "w", "arguments": '{"city": '}}]}],
+         [{"role": "assistant", "content": [
+             {"type": "tool_use", "id": "t1", "name": "w", "input": {"arguments": '{"city": '}}]}]),
+        ([{"role": "user", "content": ""}, user(text(""), text("Hi"))], [user(text("Hi"))]),
+    ],
+)  # fmt: skip
+def test_turns_of_chat_in_messages(turns: list[Any], there: list[Any]) -> None:
+    assert to_messages({"messages": turns})["messages"] == there
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        (TOOLS | {"parallel_tool_calls": False},
+         {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
+        (TOOLS | {"parallel_tool_calls": False, "tool_choice": "required"},
+         {"tool_choice": {"type": "any", "disable_parallel_tool_use": True}}),
+        (TOOLS | {"parallel_tool_calls": False, "tool_choice": "none"},
+         {"tool_choice": {"type": "none"}}),
+        (TOOLS | {"parallel_tool_calls": True}, {}),
+        (TOOLS | {"tool_choice": {"type": "function", "function": {"name": "weather"}}},
+         {"tool_choice": {"type": "tool", "name": "weather"}}),
+        ({"stop": "END"}, {"stop_sequences": ["END"]}),
+        ({"stop": ["a", "b"]}, {"stop_sequences": ["a", "b"]}),
+        ({"max_completion_tokens": 9}, {"max_tokens": 9}),
+        ({"response_format": {"type": "text"}}, {}),
+        ({"n": 1, "logprobs": False, "presence_penalty": 0.0, "logit_bias": {}, "seed": 5}, {}),
+    ],
+)  # fmt: skip
+def test_what_chat_asks_for_in_messages(asked: dict[str, Any], there: dict[str, Any]) -> None:
+    usual = {"model": "", "messages": [], "max_tokens": 8192}
+    usual |= TOOLS_THERE if "tools" in asked else {}
+    assert to_messages({"messages": []} | asked) == usual | there
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        (TOOLS_THERE | {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+         {"parallel_tool_calls": False}),
+        (TOOLS_THERE | {"tool_choice": {"type": "tool", "name": "weather",
+                                        "disable_parallel_tool_use": True}},
+         {"tool_choice": {"type": "function", "function": {"name": "weather"}},
+          "parallel_tool_calls": False}),
+        (TOOLS_THERE | {"tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
+        ({"stop_sequences": ["a", "b"]}, {"stop": ["a", "b"]}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {}),
+        ({"output_config": {"format": {"type": "json_schema", "schema": WEATHER}}},
+         {"response_format": {"type": "json_schema",
+                              "json_schema": {"name": "answer", "schema": WEATHER}}}),
+    ],
+)  # fmt: skip
+def test_what_messages_ask_for_in_chat(asked: dict[str, Any], there: dict[str, Any]) -> None:
+    usual = {"model": "", "messages": []} | (TOOLS if "tools" in asked else {})
+    assert to_chat({"messages": []} | asked) == usual | there
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [({"type": "json_object"}, "one JSON object"),
+     ({"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER}}, '"city"')],
+)  # fmt: skip
+def test_a_form_of_the_answer_is_asked_for_in_words(form: dict[str, Any], words: str) -> None:
+    asked = to_messages(CHAT | {"response_format": form})
+    assert asked["system"].startswith("Be brief.\n\nAnswer with one JSON")
+    assert words in asked["system"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"n": 2}, {"logprobs": True}, {"logit_bias": {"50256": -100}}, {"frequency_penalty": 0.5},
+        {"modalities": ["text", "audio"]}, {"functions": [{"name": "f"}]},
+        {"web_search_options": {}}, {"response_format": {"type": "grammar"}},
+        {"tools": [{"type": "custom", "custom": {"name": "c"}}]},
+        TOOLS | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+        {"messages": [user({"type": "input_audio", "input_audio": {"data": "x"}})]},
+        {"messages": [user({"type": "file", "file": {"file_id": "f1"}})]},
+        {"messages": [user({"type": "image_url", "image_url": {"url": "data:image/png,%00"}})]},
+        {"messages": [{"role": "function", "name": "f", "content": "x"}]},
+        {"messages": [{"role": "assistant", "audio": {"id": "a1"}, "content": None}]},
+        {"messages": [{"role": "system", "content": [PICTURE_URL]}]},
+    ],
+)  # fmt: skip
+def test_what_messages_have_no_words_for_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="has no words for"):
+        to_messages({"messages": []} | asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"top_k": 5}, {"mcp_servers": [{"url": "https://x"}]}, {"container": "c1"},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"output_config": {"format": {"type": "grammar"}}},
+        {"system": [PICTURE]},
+        {"messages": [user({"type": "image", "source": {"type": "file", "file_id": "f1"}})]},
+        {"messages": [user({"type": "document", "source": {"type": "url", "url": "https://x"}})]},
+        {"messages": [user({"type": "document", "source": PDF, "citations": {"enabled": True}})]},
+        {"messages": [user({"type": "search_result", "source": "x", "content": []})]},
+        {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
+    ],
+)  # fmt: skip
+def test_what_chat_has_no_words_for_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="has no words for"):
+        to_chat({"messages": []} | asked)
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "content", "reason"),
+    [
+        ({"content": None, "refusal": "I cannot."}, "stop", [text("I cannot.")], "refusal"),
+        ({"content": [{"type": "thinking", "thinking": []}, text("Hi")]}, "stop", [text("Hi")],
+         "end_turn"),
+        ({"content": None, "tool_calls": [CALL]}, "stop", [USE], "tool_use"),
+        ({"content": "Hi", "reasoning_content": "Hm"}, "length", [text("Hi")], "max_tokens"),
+        ({"content": "Hi"}, "content_filter", [text("Hi")], "refusal"),
+    ],
+)  # fmt: skip
+def test_answers_of_chat_in_messages(
+    message: dict[str, Any], finish: str, content: list[Any], reason: str
+) -> None:
+    said = messages_answer({"choices": [{"message": message, "finish_reason": finish}]}, "m")
+    assert (said["content"], said["stop_reason"]) == (content, reason)
+
+
+def test_thoughts_of_messages_in_chat() -> None:
+    thought = {"type": "thinking", "thinking": "Hm", "signature": "s"}
+    said = {"id": "1", "content": [thought, text("Hi")], "stop_reason": "stop_sequence"}
+    choice = chat_answer(said, "m")["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"] == {"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}
+
+
 def test_a_call_of_a_tool_comes_back_in_either_dialect() -> None:
     call = {"id": "t", "type": "function", "function": {"name": "w", "arguments": '{"a": 1}'}}
     message = {"content": "Well", "tool_calls": [call]}
@@ -84,7 +289,9 @@ def test_a_call_of_a_tool_comes_back_in_either_dialect() -> None:
     assert back["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def stream(dialect: Dialect, *, anthropic: bool, events: list[dict[str, Any]]) -> list[Any]:
+def stream(
+    dialect: Dialect, *, anthropic: bool, events: list[dict[str, Any]], to_the_end: bool = False
+) -> list[Any]:
     """What an agent of the dialect gets for the provider's events."""
     exchange = make_exchange(CHAT if dialect is Dialect.chat else MESSAGES, "m", dialect,
                              anthropic=anthropic)  # fmt: skip
@@ -92,7 +299,7 @@ def stream(dialect: Dialect, *, anthropic: bool, events: list[dict[str, Any]]) -
     for event in events:
         text = f"event: {event.get('type')}\ndata: {json.dumps(event)}".encode()
         out += [data_of(one) for one in exchange.event(text)]
-    return out
+    return out + ([data_of(one) for one in exchange.end()] if to_the_end else [])
 
 
 def test_a_streamed_call_of_two_tools_from_messages_to_chat() -> None:
@@ -127,6 +334,70 @@ def test_a_streamed_text_and_tool_from_chat_to_messages() -> None:
     ]  # fmt: skip
     assert got[4]["content_block"]["name"] == "w"
     assert got[5]["delta"] == {"type": "input_json_delta", "partial_json": '{"a":1}'}
+
+
+def test_thoughts_are_streamed_as_what_the_other_side_knows() -> None:
+    thought = {"type": "thinking_delta", "thinking": "Hm"}
+    got = stream(Dialect.chat, anthropic=True, events=[
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}},
+        {"type": "content_block_delta", "index": 0, "delta": thought},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta"}},
+    ])  # fmt: skip
+    assert [one["choices"][0]["delta"] for one in got] == [{"reasoning_content": "Hm"}]
+    for name in ("reasoning_content", "reasoning"):
+        events = [{"choices": [{"delta": {name: "Hm"}}]}]
+        got = stream(Dialect.messages, anthropic=False, events=events)
+        assert [one["type"] for one in got] == ["message_start", "ping"]
+
+
+def test_a_streamed_call_without_arguments_has_an_empty_object() -> None:
+    use = {"type": "tool_use", "id": "t", "name": "w", "input": {}}
+    empty = {"type": "input_json_delta", "partial_json": ""}
+    got = stream(Dialect.chat, anthropic=True, events=[
+        {"type": "content_block_start", "index": 0, "content_block": use},
+        {"type": "content_block_delta", "index": 0, "delta": empty},
+        {"type": "content_block_stop", "index": 0},
+    ])  # fmt: skip
+    functions = [one["choices"][0]["delta"]["tool_calls"][0]["function"] for one in got]
+    assert [one["arguments"] for one in functions] == ["", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ids"),
+    [
+        ((0, 1), ("a", "b")),
+        ((0, 1), (None, None)),
+        ((0, 0), ("a", "b")),
+        ((None, None), ("a", "b")),
+    ],
+)
+def test_streamed_calls_are_kept_apart_by_number_or_id(
+    numbers: tuple[int | None, ...], ids: tuple[str | None, ...]
+) -> None:
+    deltas: list[dict[str, Any]] = []
+    for number, called in zip(numbers, ids, strict=True):
+        at = {} if number is None else {"index": number}
+        begun = at | {"id": called, "function": {"name": "w", "arguments": '{"a":'}}
+        rest = at | {"function": {"arguments": "1}"}}
+        deltas += [{"tool_calls": [one]} for one in (begun, rest)]
+    events: list[dict[str, Any]] = [{"id": "c1", "choices": [{"delta": one}]} for one in deltas]
+    events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    got = stream(Dialect.messages, anthropic=False, events=events, to_the_end=True)
+    blocks = [one["content_block"] for one in got if one["type"] == "content_block_start"]
+    assert [one["name"] for one in blocks] == ["w", "w"]
+    assert len({one["id"] for one in blocks if one["id"]}) == 2
+    parts = [one["delta"]["partial_json"] for one in got if one["type"] == "content_block_delta"]
+    assert parts == ['{"a":', "1}"] * 2
+    assert [one["type"] for one in got].count("content_block_stop") == 2
+    assert got[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_a_refusal_is_streamed_with_its_words() -> None:
+    exchange = make_exchange(MESSAGES, "m", Dialect.messages, anthropic=False)
+    piece = b'data: {"choices": [{"delta": {"refusal": "I cannot."}}]}'
+    said = b"".join((*exchange.event(piece), *exchange.end())).decode()
+    assert '"text":"I cannot."' in said
+    assert '"stop_reason":"refusal"' in said
 
 
 JSON = st.recursive(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,21 @@ def test_the_unit_does_not_take_the_daemons_down_with_it() -> None:
     unit = render_unit(("/x/taos", "serve"))
     assert "ExecStart=/x/taos serve\n" in unit
     assert "KillMode=process\n" in unit
+
+
+def test_a_server_may_open_files_enough() -> None:
+    assert "LimitNOFILE=65536\n" in render_unit(("/x/taos", "serve"))
+    program = (
+        "import resource; from tinyagentos.host.server import allow_files;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
+        "print(allow_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    for soft, hard, allowed in ((256, 2048, 2048), (2048, 2048, 2048)):
+        said = subprocess.run(
+            [sys.executable, "-c", program.format(soft=soft, hard=hard)],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert said.split() == [str(allowed), str(allowed), str(hard)]
 
 
 def test_the_server_is_known_by_who_listens(tmp_path: Path) -> None:
