@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,10 @@ SCRYPT_MEMORY = 64 << 20
 TRIES = 5
 TRIES_WITHIN = timedelta(minutes=10)
 MOST_CALLERS = 1000
+# So many wrong tries from anywhere are no household's: from then on one try in PACE is looked at.
+ALL_TRIES = 30
+PACE = timedelta(seconds=10)
+HOUSEHOLD_BITS = 64
 # Without letters and digits that are mistaken for each other.
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -50,15 +55,38 @@ class SetupCode:
         return f"/setup?code={self.code}"
 
 
+def network_of(caller: str) -> str:
+    """What wrong tries are counted by: an IPv4 address, or the network of an IPv6 one.
+
+    A household has one /64 at least, and each of its machines as many addresses as it likes.
+    """
+    try:
+        address = ipaddress.ip_address(caller.partition("%")[0])
+    except ValueError:
+        return caller
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address), HOUSEHOLD_BITS), strict=False))
+
+
 @dataclass
 class Tries:
-    """Wrong answers by caller, the latest MOST_CALLERS callers."""
+    """Wrong answers by the caller's network, the latest MOST_CALLERS networks, and by anybody.
+
+    A caller without an address came over the Unix socket, which is the owner's: it is not counted.
+    """
 
     _wrong: OrderedDict[str, list[datetime]] = field(default_factory=OrderedDict)
+    _all: deque[datetime] = field(default_factory=lambda: deque(maxlen=ALL_TRIES))
+    _next: datetime | None = None
 
     def check(self, caller: str, now: datetime) -> None:
         """Return when the caller may try, else raise TooManyTries."""
-        recent = [at for at in self._wrong.get(caller, ()) if at > now - TRIES_WITHIN]
+        if not caller:
+            return
+        recent = [at for at in self._wrong.get(network_of(caller), ()) if at > now - TRIES_WITHIN]
         if len(recent) >= TRIES:
             wait = recent[-TRIES] + TRIES_WITHIN - now
             raise TooManyTries(
@@ -66,17 +94,30 @@ class Tries:
                 hint=f"Try again in {wait.total_seconds() / 60:.0f} min, "
                 "or set the password on the machine with `taos web password`.",
             )
+        is_attack = len(self._all) == ALL_TRIES and self._all[0] > now - TRIES_WITHIN
+        if not is_attack:
+            return
+        if self._next and now < self._next:
+            raise TooManyTries(
+                "Somebody is guessing passwords, so they are looked at slowly.",
+                hint=f"Try again in {PACE.total_seconds():.0f} s, or on the machine itself.",
+            )
+        self._next = now + PACE
 
     def note(self, caller: str, now: datetime) -> None:
         """The caller was wrong."""
-        kept = [*self._wrong.pop(caller, ()), now][-TRIES:]
-        self._wrong[caller] = kept
+        if not caller:
+            return
+        self._all.append(now)
+        network = network_of(caller)
+        kept = [*self._wrong.pop(network, ()), now][-TRIES:]
+        self._wrong[network] = kept
         while len(self._wrong) > MOST_CALLERS:
             self._wrong.popitem(last=False)
 
     def forget(self, caller: str) -> None:
         """The caller was right."""
-        self._wrong.pop(caller, None)
+        self._wrong.pop(network_of(caller), None)
 
 
 class Access:
@@ -88,6 +129,7 @@ class Access:
         self._tries = Tries()
         # Called with the hash of a session that ended, or nothing when all did.
         self.on_end: Callable[[str], None] = lambda _: None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         # One at a time: guesses by many at once take neither all memory nor all processors.
         self._one = asyncio.Lock()
 
@@ -133,7 +175,7 @@ class Access:
         self._table.put_secret(PASSWORD, f"{salt.hex()}:{key.hex()}", FOREVER)
         self._table.drop_secret(CODE)
         self._table.drop_sessions()
-        self.on_end("")
+        self._tell_end("")
 
     async def log_in(self, password: str, caller: str) -> str:
         """The token of a new session; Unauthorized when the password is wrong.
@@ -168,7 +210,29 @@ class Access:
     def log_out(self, token: str) -> None:
         """End the session."""
         self._table.drop_session(digest(token))
-        self.on_end(digest(token))
+        self._tell_end(digest(token))
+
+    async def wait_end(self, session: str) -> None:
+        """Return when somebody ends the session of that hash."""
+        if self._table.find_session(session, self._now()) is None:
+            return
+        ended = asyncio.Event()
+        waiting = self._waiting.setdefault(session, set())
+        waiting.add(ended)
+        try:
+            await ended.wait()
+        finally:
+            waiting.discard(ended)
+            if not waiting:
+                self._waiting.pop(session, None)
+
+    def _tell_end(self, session: str) -> None:
+        """Tell who waits that the session ended; every session when it has no name."""
+        for one, waiting in self._waiting.items():
+            if session in ("", one):
+                for ended in waiting:
+                    ended.set()
+        self.on_end(session)
 
     def _new_session(self) -> str:
         token = secrets.token_urlsafe(32)

@@ -7,10 +7,12 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 
 from tinyagentos import log
 from tinyagentos.access import Access
@@ -20,12 +22,13 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
-from tinyagentos.agents.network import tidy_bridges
+from tinyagentos.agents.network import refresh_bridges, refresh_when_changed, tidy_bridges
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.reconcile import reconcile
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.api.interface import Interfaces
 from tinyagentos.config import Settings
@@ -45,7 +48,7 @@ from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, Operati
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import TaosError
-from tinyagentos.model.job import Problem
+from tinyagentos.model.job import Job, Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
@@ -55,8 +58,10 @@ from tinyagentos.store.timings import TimingTable
 
 _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
+SETTLE_WITHIN = 60.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
+ADDRESSES_EVERY = 60.0
 
 
 class Services:
@@ -75,6 +80,7 @@ class Services:
             new_id=lambda: uuid.uuid4().hex[:12],
             explain=explain,
             is_transient=is_transient,
+            settle=self._settle,
         )
         recipes = agent_recipes()
         line = Line(
@@ -109,6 +115,7 @@ class Services:
             now=lambda: datetime.now(UTC),
             watch=watch,
             addresses=read_host_addresses,
+            uses=Uses(lambda: datetime.now(UTC)),
         )
         self.agents = Agents(self.host)
         self.http = LazySession()
@@ -118,13 +125,21 @@ class Services:
         self.models = Models(self.host, self.providers, usage, choices)
         self.chat = Chat(self.host, self.providers)
         self.shells = Shells(self.host)
-        self.interfaces = Interfaces(self.host, self.access.is_session, self.token)
+        self.interfaces = Interfaces(
+            self.host, self.access.is_session, self.token, hostname=socket.gethostname()
+        )
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )
         supplying = (download_kind(supply), weigh_kind(supply), export_kind(supply))
         for kind in (*agent_kinds(self.host), *supplying):
             self.jobs.register(kind)
+
+    async def _settle(self, job: Job) -> None:
+        """Wait until Incus has done what an earlier attempt of the job asked it for."""
+        if name := job.params.get("instance"):
+            with contextlib.suppress(IncusError):
+                await self.incus.settle(name, within=SETTLE_WITHIN)
 
     async def missing(self) -> tuple[Problem, ...]:
         """What keeps this server from deploying agents; empty when nothing does."""
@@ -149,6 +164,7 @@ class Services:
         upkeep = (
             asyncio.create_task(self._tidy(), name="tidy"),
             asyncio.create_task(self._stop_idle(), name="stop idle agents"),
+            asyncio.create_task(self._follow_addresses(), name="follow addresses"),
             asyncio.create_task(self.host.watch.run(), name="watch agents"),
             asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
         )
@@ -174,12 +190,23 @@ class Services:
             except (TaosError, IncusError) as error:
                 _log.warning("idle agents could not be looked for: %s", error)
 
+    async def _follow_addresses(self) -> None:
+        """Close addresses that the host got to agents, a minute later at the latest."""
+        known: tuple[IPv4Address, ...] = ()
+        while True:
+            try:
+                known = await refresh_when_changed(known, self.host)
+            except (TaosError, IncusError) as error:
+                _log.warning("agents' networks could not be refreshed: %s", error)
+            await asyncio.sleep(ADDRESSES_EVERY)
+
     async def _tidy(self) -> None:
         """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
         while True:
             try:
+                await refresh_bridges(self.host)
                 await reconcile(self.host)
                 await self.agents.end_undo_windows()
                 if an_hour_passed:
@@ -266,7 +293,7 @@ async def run_server(settings: Settings) -> None:
                 loading.append(asyncio.create_task(entrance.run(), name="web pages"))
 
             try:
-                api = create_api(services, entrance)
+                api = create_api(services, entrance, hostname=socket.gethostname())
                 await serve(api, settings, sockets=sockets, on_started=started)
             finally:
                 for task in loading:

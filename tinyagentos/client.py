@@ -267,6 +267,10 @@ class Client:
         """Begin to get the framework's image."""
         return self._begin("POST", f"/api/images/{_part(framework)}/download")
 
+    def discard_image(self, framework: str) -> None:
+        """Stop getting the framework's image, and have what has come of it removed."""
+        self._send("DELETE", f"/api/images/{_part(framework)}/download")
+
     def image_policy(self) -> wire.Policy:
         """When images are fetched."""
         return self._get("/api/images/policy", wire.Policy)

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     host: str = Field("127.0.0.1", description="Address the server listens on")
     port: int = Field(8420, ge=0, le=65535, description="Port the server listens on")
+    names: str = Field(
+        "",
+        description="Names, separated by commas, that the server is asked for by besides its own",
+    )
     tls_cert: Path | None = Field(
         None, description="Certificate chain (PEM) to serve HTTPS with; empty: plain HTTP"
     )

@@ -81,6 +81,9 @@ class Job(Wire):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: Problem | None = None
+    expected_seconds: float | None = Field(
+        None, description="What all steps together are expected to take; null: not known"
+    )
 
     @property
     def is_active(self) -> bool:
@@ -114,6 +117,7 @@ class Agent(Wire):
     disk_bytes: int | None = None
     autostart: bool = Field(True, description="Whether it may start when the host does")
     idle_stop_minutes: int = Field(0, description="Stopped after so long without a question")
+    nesting: bool = Field(False, description="Whether it may run containers of its own")
 
 
 class Snapshot(Wire):
@@ -137,9 +141,17 @@ class Framework(Wire):
     name: str
     version: str
     title: str
-    memory_bytes: int
-    image_size_bytes: int | None = None
-    expected_seconds: Mapping[str, float | None]
+    memory_bytes: int = Field(description="What the host must have free")
+    image_size_bytes: int | None = Field(
+        None, description="Of the image that is here, else of the newest release that is known"
+    )
+    image_budget_bytes: int | None = Field(
+        None, description="The most that an image may weigh, by the recipe"
+    )
+    expected_seconds: Mapping[str, float | None] = Field(
+        description="Of a deploy by `image` once that is here, and by `build`; `download`: until "
+        "the image is in use, 0 when it is. null: not known yet"
+    )
 
 
 class Image(Wire):
@@ -152,9 +164,11 @@ class Image(Wire):
     newest: str
     fingerprint: str
     alias: str
-    size_bytes: int | None = None
+    size_bytes: int | None = Field(None, description="As a file; of the newest when none is here")
     origin: str
     reason: str
+    unpacked_bytes: int | None = Field(None, description="As far as it was weighed or is told")
+    partial_bytes: int = Field(0, description="What has come of a download that is not done")
 
 
 class Policy(BaseModel):
@@ -194,6 +208,7 @@ class Provider(Wire):
     model: str = Field("", description="Used by agents that chose none")
     has_key: bool
     found: bool = Field(description="Runs on this host; nobody had to add it")
+    models: tuple[str, ...] = Field((), description="Those it told of when it was tested last")
 
 
 class NewProvider(BaseModel):
@@ -275,7 +290,7 @@ class NewAgent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(description="Lower-case letters, digits and hyphens", max_length=1000)
-    framework: str = Field("openclaw", max_length=1000)
+    framework: str = Field(agents.DEFAULT_FRAMEWORK, max_length=1000)
     source: Annotated[agents.Source, Field(strict=False)] = agents.Source.fastest
     model: str = Field("", max_length=200)
     memory: Size | None = Field(None, description="Most memory the agent may take")
@@ -283,11 +298,27 @@ class NewAgent(BaseModel):
         None, gt=0, le=MOST, description="Most processor cores the agent may take"
     )
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    state_disk: Size | None = Field(None, description="Most disk its state may take")
     state_of: str = Field(
         "", max_length=1000, description="Begin with the state that was kept of this agent"
     )
     network: str = Field(
         "internet", max_length=1000, description="What it may reach: internet, none, lan:<cidr,...>"
+    )
+    nesting: bool = Field(
+        False, description="It may run containers of its own: more of the host is open to it"
+    )
+    fallbacks: Annotated[tuple[str, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="PROVIDER/MODEL, best first: each is used when those before it fail"
+    )
+    monthly_tokens: int = Field(0, ge=0, le=MOST, description="Most tokens a month; 0: no limit")
+    title: str = Field("", max_length=200, description="What people call it")
+    autostart: bool = Field(True, description="Whether it may start when the host does")
+    idle_stop_minutes: int = Field(
+        0, ge=0, le=MOST, description="Stop it after so long without a question; 0: never"
+    )
+    snapshots: Annotated[agents.SnapshotSchedule, Field(strict=False)] = Field(
+        agents.SnapshotSchedule.off, description="How often its state is kept by itself"
     )
 
     @classmethod
@@ -296,7 +327,10 @@ class NewAgent(BaseModel):
         return cls(
             name=spec.name, framework=spec.framework, source=spec.source, model=spec.model,
             memory=spec.memory_bytes, cpu=spec.cpus, disk=spec.disk_bytes, network=spec.network,
-            state_of=spec.state_of,
+            state_disk=spec.state_bytes, state_of=spec.state_of, nesting=spec.nesting,
+            fallbacks=spec.fallbacks, monthly_tokens=spec.monthly_tokens, title=spec.title,
+            autostart=spec.autostart, idle_stop_minutes=spec.idle_stop_minutes,
+            snapshots=spec.snapshots,
         )  # fmt: skip
 
     def to_spec(self) -> agents.AgentSpec:
@@ -309,8 +343,16 @@ class NewAgent(BaseModel):
             memory_bytes=self.memory,
             cpus=self.cpu,
             disk_bytes=self.disk,
+            state_bytes=self.state_disk,
             network=self.network,
             state_of=self.state_of,
+            nesting=self.nesting,
+            fallbacks=self.fallbacks,
+            monthly_tokens=self.monthly_tokens,
+            title=self.title,
+            autostart=self.autostart,
+            idle_stop_minutes=self.idle_stop_minutes,
+            snapshots=self.snapshots,
         )
 
 
@@ -322,6 +364,7 @@ class AgentChange(BaseModel):
     memory: Size | None = Field(None, description="Most memory the agent may take")
     cpu: int | None = Field(None, ge=0, le=MOST, description="Most processor cores; 0: all")
     disk: Size | None = Field(None, description="Most disk the agent's root may take")
+    state_disk: Size | None = Field(None, description="Most disk its state may take")
     title: str | None = Field(None, max_length=200, description="What people call it")
     autostart: bool | None = Field(None, description="Whether it may start when the host does")
     idle_stop_minutes: int | None = Field(
@@ -337,6 +380,7 @@ class AgentChange(BaseModel):
             memory_bytes=self.memory,
             cpus=self.cpu,
             disk_bytes=self.disk,
+            state_bytes=self.state_disk,
             title=self.title,
             autostart=self.autostart,
             idle_stop_minutes=self.idle_stop_minutes,
@@ -345,9 +389,10 @@ class AgentChange(BaseModel):
 
 
 class Schedule(BaseModel):
-    """How often an agent's state is kept by itself."""
+    """How an agent's state is kept."""
 
-    snapshots: agents.SnapshotSchedule
+    snapshots: agents.SnapshotSchedule = Field(description="How often by itself")
+    state_bytes: int | None = Field(None, description="Most it may take; null: no limit")
 
 
 class KeptState(Wire):

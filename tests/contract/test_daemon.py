@@ -83,13 +83,35 @@ class TestStorage:
         (listed,) = await storage.list_volumes(pool)
         assert (listed.config["user.taos.agent"], listed.config["user.b"]) == ("x", "1")
         assert listed.description == "d"
+        with pytest.raises(NotFound):
+            await storage.get_volume_usage(pool, "none")
         await storage.create_volume_snapshot(pool, "v", "s")
         assert [one.name for one in await storage.list_volume_snapshots(pool, "v")] == ["s"]
         await storage.restore_volume_snapshot(pool, "v", "s")
+        assert await storage.get_volume_usage(pool, "v") >= 0
         await storage.delete_volume_snapshot(pool, "v", "s")
         await storage.delete_volume(pool, "v")
         with pytest.raises(NotFound):
             await storage.delete_volume(pool, "v")
+
+    @pytest.mark.parametrize(
+        ("then", "now", "after"), [(64, 64, 64), (64, 96, 96), (96, 64, 96), (0, 64, 0), (64, 0, 0)]
+    )
+    async def test_a_snapshot_that_comes_back_fits_its_limit(
+        self, backend: Backend, then: int, now: int, after: int
+    ) -> None:
+        storage, pool = backend.incus.storage, backend.pool
+        if (await storage.get_pool(pool)).driver not in ("btrfs", "zfs"):
+            pytest.skip("this pool has no limits")
+        size = {mib: str(mib << 20) if mib else "" for mib in (then, now, after)}
+        await storage.create_volume(pool, "v")
+        await storage.update_volume(pool, "v", config={"size": size[then]})
+        await storage.create_volume_snapshot(pool, "v", "s")
+        await storage.update_volume(pool, "v", config={"size": size[now]})
+        await storage.restore_volume_snapshot(pool, "v", "s")
+        volume = await storage.get_volume(pool, "v")
+        assert volume.config.get("size", "") == size[after]
+        await storage.delete_volume(pool, "v")
 
 
 class TestNetworks:

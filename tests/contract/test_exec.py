@@ -89,6 +89,16 @@ class TestExec:
         result = await running.incus.instances.exec("x", argv, within=60)
         assert len(result.stdout) == 32 * MIB
 
+    async def test_more_output_than_is_wanted_ends_the_command(self, running: Backend) -> None:
+        argv = ["sh", "-c", "cat /dev/zero"]
+        if running.fake:
+            argv = ["head", "-c", "33554432"]
+        begun = time.monotonic()
+        result = await running.incus.instances.exec("x", argv, within=60, most=3 * MIB)
+        assert (len(result.stdout), result.exit_code) == (3 * MIB, 137)
+        assert time.monotonic() - begun < 20
+        assert (await running.incus.instances.exec("x", ["true"], within=10)).exit_code == 0
+
     async def test_a_command_that_leaves_its_input(self, running: Backend) -> None:
         result = await running.incus.instances.exec("x", ["true"], stdin=zeros(64), within=10)
         assert result.exit_code == 0

@@ -118,6 +118,34 @@ class TestOperations:
         # It cannot be cancelled in Incus; the client came back when it was over.
         assert "x" in fake_incus.project().instances
 
+    async def test_what_somebody_else_began_is_waited_for(
+        self, fake_incus: FakeIncus, incus: Incus
+    ) -> None:
+        """As a server does that finds the work of one that was killed."""
+        await incus.settle("x", within=1)
+        go = fake_incus.hold_next("POST /1.0/instances")
+        begun = asyncio.create_task(incus.instances.create(EMPTY))
+        await eventually(lambda: called(fake_incus, "/wait"))
+        await incus.settle("xy", within=1)  # of another instance
+        waiting = asyncio.create_task(incus.settle("x", within=10))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        go.set()
+        await waiting
+        assert "x" in fake_incus.project().instances
+        await begun
+
+    async def test_work_that_does_not_end_is_not_waited_for_ever(
+        self, fake_incus: FakeIncus, incus: Incus
+    ) -> None:
+        go = fake_incus.hold_next("POST /1.0/instances")
+        begun = asyncio.create_task(incus.instances.create(EMPTY))
+        await eventually(lambda: called(fake_incus, "/wait"))
+        asyncio.get_running_loop().call_later(0.5, go.set)
+        with pytest.raises(IncusTimeout):
+            await incus.settle("x", within=0.2)
+        await begun
+
     async def test_longer_than_a_slice(self, fake_incus: FakeIncus, incus: Incus) -> None:
         go = fake_incus.hold_next("POST /1.0/instances")
         asyncio.get_running_loop().call_later(1.2, go.set)

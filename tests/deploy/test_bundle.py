@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
 import stat
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deploy.world import Taos, left_over, with_image
+from tests.deploy.world import GIB, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.fake_parts import FakeExec
+from tinyagentos import wire
 from tinyagentos.agents.bundle import AGENT_FILE, EXPORT_STEPS, IMPORT_STEPS, STATE_FILE
 from tinyagentos.agents.bundle import read_carried as read
-from tinyagentos.model.agent import MIB, AgentState
-from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
+from tinyagentos.model.agent import MIB, AgentSpec, AgentState, SnapshotSchedule
+from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, Untrusted
 from tinyagentos.model.job import JobState
 
 
@@ -43,7 +47,7 @@ async def test_the_file_tells_all_and_is_nobody_elses(folder: Path, fake: FakeIn
         assert tar.getnames() == [STATE_FILE, AGENT_FILE]
         state = tar.extractfile(STATE_FILE)
         assert state
-        assert b"mine" in state.read()
+        assert b"mine" in gzip.decompress(state.read())
     carried = read(file)
     assert (carried.agent.name, carried.agent.network) == ("old", "none")
     assert (carried.agent.memory_bytes, carried.agent.model) == (999 * MIB, "stub/large")
@@ -134,6 +138,7 @@ def rewritten(file: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     with tarfile.open(file) as tar:
         members = {one.name: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
     told = json.loads(members[AGENT_FILE])
+    del told["checksum"]  # as in a file from before there was one
     change(told)
     return written(
         file.with_name("changed.taos"), members | {AGENT_FILE: json.dumps(told).encode()}
@@ -149,6 +154,120 @@ def written(file: Path, members: dict[str, bytes]) -> Path:
     return file
 
 
+EVERYTHING = AgentSpec(
+    "old", model="stub/large", fallbacks=("stub/small", "other/x"), monthly_tokens=5000,
+    memory_bytes=999 * MIB, cpus=2, disk_bytes=20 * GIB, state_bytes=30 * GIB,
+    network="lan:192.168.9.0/24", nesting=True, title="Grandma's helper", autostart=False,
+    idle_stop_minutes=45, snapshots=SnapshotSchedule.daily,
+)  # fmt: skip
+
+
+async def test_all_that_was_set_is_carried(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    given = {key: value for key, value in vars(EVERYTHING).items() if key != "name"}
+    assert (await taos.deploy("old", **given)).state is JobState.succeeded
+    before = await taos.agents.get_agent("old")
+    config = fake.project().instances[before.instance].json["config"]
+    assert config["user.taos.fallback"] == "stub/small,other/x"
+    assert config["user.taos.budget"] == "5000"
+    file = folder / "old.taos"
+    await taos.runner.wait_job((await taos.agents.start_export_agent("old", file)).id)
+    assert read(file).agent == EVERYTHING
+    await taos.runner.wait_job((await taos.agents.start_delete("old")).id)
+    job, spec = await taos.agents.start_import_agent(file)
+    await taos.runner.wait_job(job.id)
+    # As the command line does: over the wire and back.
+    sent = wire.NewAgent.model_validate_json(wire.NewAgent.of_spec(spec).model_dump_json())
+    assert (await taos.runner.wait_job((await taos.agents.start_deploy(sent.to_spec())).id)).state
+    after = await taos.agents.get_agent("old")
+    fresh = {"instance": after.instance, "created_at": after.created_at}
+    assert replace(before, **fresh) == after  # type: ignore[arg-type]
+    assert after.nesting
+    assert await taos.agents.get_schedule("old") is SnapshotSchedule.daily
+    assert await taos.agents.get_state_bytes("old") == 30 * GIB
+    config = fake.project().instances[after.instance].json["config"]
+    assert config["user.taos.fallback"] == "stub/small,other/x"
+    assert config["user.taos.budget"] == "5000"
+    await taos.close()
+
+
+NEWER = {
+    "checksum", "fallbacks", "monthly_tokens", "disk_bytes", "state_bytes", "title", "autostart",
+    "idle_stop_minutes", "snapshots", "nesting",
+}  # fmt: skip
+
+
+async def test_a_file_of_an_older_taos_is_taken(folder: Path, fake: FakeIncus) -> None:
+    taos, file = await exported(folder, fake)
+    older = rewritten(file, lambda told: [told.pop(key, None) for key in NEWER])
+    expected = AgentSpec("old", model="stub/large", memory_bytes=999 * MIB, network="none")
+    assert read(older).agent == expected
+    job, _ = await taos.agents.start_import_agent(older)
+    assert (await taos.runner.wait_job(job.id)).state is JobState.succeeded
+    await taos.close()
+
+
+async def test_a_description_that_was_damaged_is_refused(folder: Path, fake: FakeIncus) -> None:
+    taos, file = await exported(folder, fake)
+    content = file.read_bytes()
+    assert content.count(b'"none"') == 1
+    file.write_bytes(content.replace(b'"none"', b'"Lone"'))
+    with pytest.raises(Untrusted):
+        await taos.agents.start_import_agent(file)
+    file.write_bytes(content.replace(b'"memory_bytes": "1', b'"memory_bytes": "9'))
+    with pytest.raises(Untrusted):
+        await taos.agents.start_import_agent(file)
+    await taos.close()
+
+
+async def test_a_state_that_would_fill_the_pool_is_refused_unseen(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await exported(folder, fake)
+    before = left_over(fake, folder)
+    fake.pools["taos"]["resources"]["space"]["total"] = 64 * MIB
+    bomb = gzip.compress(bytes(40 * MIB)) + gzip.compress(bytes(40 * MIB))
+    assert len(bomb) < MIB
+    for state, code in ((bomb, "no_space"), (b"BZh9 whatever", "invalid_input")):
+        path = with_state(file, state)
+        asked = len(fake.calls)
+        job, _ = await taos.agents.start_import_agent(path)
+        ended = await taos.runner.wait_job(job.id)
+        assert ended.error
+        assert (ended.state, ended.error.code) == (JobState.failed, code)
+        assert not any(one.startswith("POST") for one in fake.calls[asked:])
+    assert left_over(fake, folder) == before
+    await taos.close()
+
+
+def with_state(file: Path, state: bytes) -> Path:
+    """The file with another state, as its description says."""
+    digest = hashlib.sha256(state).hexdigest()
+    changed = rewritten(file, lambda told: told.update(sha256=digest, size=len(state)))
+    with tarfile.open(changed) as tar:
+        told = tar.extractfile(AGENT_FILE)
+        assert told
+        members = {STATE_FILE: state, AGENT_FILE: told.read()}
+    return written(changed, members)
+
+
+async def test_nothing_is_written_into_what_somebody_else_put_there(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos, _ = await exported(folder, fake)
+    to, victim = folder / "again.taos", folder / "victim"
+    victim.write_text("precious")
+    job = await taos.agents.start_export_agent("old", to)
+    (folder / f".again.taos.{job.id}.part").symlink_to(victim)
+    ended = await taos.runner.wait_job(job.id)
+    assert ended.state is JobState.succeeded, ended.error
+    assert victim.read_text() == "precious"
+    assert not to.is_symlink()
+    assert stat.S_IMODE(to.stat().st_mode) == 0o600
+    await taos.close()
+
+
 async def test_what_is_no_exported_agent(folder: Path, fake: FakeIncus) -> None:
     taos, file = await exported(folder, fake)
     before = left_over(fake, folder)
@@ -162,6 +281,12 @@ async def test_what_is_no_exported_agent(folder: Path, fake: FakeIncus) -> None:
         lambda told: told.update(network="everything"), lambda told: told.pop("framework"),
         lambda told: told.update(framework="unknown"), lambda told: told.update(sha256="x"),
         lambda told: told.update(size=1), lambda told: told.update(model="nonsense"),
+        lambda told: told.update(snapshots="each second"), lambda told: told.update(title="a\nb"),
+        lambda told: told.update(title="x" * 300), lambda told: told.update(fallbacks=7),
+        lambda told: told.update(fallbacks=["stub/large"]),
+        lambda told: told.update(monthly_tokens=float("inf")),
+        lambda told: told.update(monthly_tokens=-1), lambda told: told.update(disk_bytes="1"),
+        lambda told: told.update(idle_stop_minutes="99999999"),
     )  # fmt: skip
     for change in changes:
         with pytest.raises(InvalidInput):

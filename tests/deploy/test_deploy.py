@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.deploy.world import NOTHING, Taos, left_over, with_image
-from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_incus import FakeExec, FakeIncus
 from tinyagentos.agents.order import ENV_FILE
 from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
+from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import AgentSpec, AgentState, Source
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NoSpace, NotFound
@@ -56,6 +59,21 @@ async def test_the_tokens_are_in_a_file_of_root_and_in_no_config(
     assert not any(secret in str(instance.json) for secret in secrets)
 
 
+@pytest.mark.parametrize("source", ["image", "build"])
+@pytest.mark.parametrize("nesting", [False, True])
+async def test_containers_inside_only_when_asked_and_incus_never(
+    taos: Taos, fake: FakeIncus, source: str, nesting: bool
+) -> None:
+    with_image(fake)
+    asked = {"nesting": True} if nesting else {}
+    job = await taos.deploy("hello", source=source, **asked)
+    config = fake.project().instances[job.params["instance"]].json["config"]
+    assert config.get("security.nesting") == ("true" if nesting else None)
+    assert "security.privileged" not in config
+    assert (config["security.idmap.isolated"], config["security.guestapi"]) == ("true", "false")
+    assert (await taos.agents.get_agent("hello")).nesting is nesting
+
+
 async def test_a_failed_build_leaves_nothing(taos: Taos, fake: FakeIncus, folder: Path) -> None:
     taos.builder.fail = True
     job = await taos.deploy("hello")
@@ -65,6 +83,50 @@ async def test_a_failed_build_leaves_nothing(taos: Taos, fake: FakeIncus, folder
     assert left_over(fake, folder) == NOTHING
     with pytest.raises(NotFound):
         await taos.agents.get_agent("hello")
+
+
+async def test_what_a_failing_agent_wrote_is_told_without_its_tokens_and_not_for_ever(
+    taos: Taos, fake: FakeIncus
+) -> None:
+    with_image(fake)
+    fake.ready_after = None
+
+    async def journal(run: FakeExec) -> int:
+        if run.argv[0] == "systemctl":
+            for _ in range(50):
+                await run.write(b"ActiveState=failed\nNRestarts=" + b"9" * 9_999)
+            return 0
+        env = run.instance.files[ENV_FILE].content
+        await run.write(b"first " + env)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await run.write(b"x" * 99_999)
+        return 0
+
+    fake.on_exec = journal
+    job = await taos.deploy("hello")
+    assert job.error
+    assert job.error.code == "not_ready"
+    assert "TAOS_AGENT_TOKEN=[a token of the agent]" in job.error.message
+    instance = job.params["instance"]
+    for token in (agent_token(taos.host.key, instance), model_token(taos.host.key, instance)):
+        assert token not in str(job)
+    assert len(job.error.message) < 5000
+
+
+async def test_an_agent_that_shows_its_token_when_asked_for_its_health_is_told_without_it(
+    taos: Taos, fake: FakeIncus
+) -> None:
+    with_image(fake)
+
+    async def tell(_: web.Request, instance: str) -> web.StreamResponse:
+        return web.Response(status=500, text=f"token {agent_token(taos.host.key, instance)}")
+
+    fake.answer = tell
+    object.__setattr__(taos.settings, "ready_within", 1)
+    job = await taos.deploy("hello")
+    assert job.error
+    assert "500 token [a token of the agent]" in job.error.message
 
 
 async def test_an_agent_that_never_answers_is_a_failed_deploy(
@@ -152,6 +214,7 @@ async def test_a_repeated_request_with_the_same_key_is_the_same_job(
         AgentSpec("ok", memory_bytes=10**18),
         AgentSpec("ok", cpus=0),
         AgentSpec("ok", disk_bytes=1),
+        AgentSpec("ok", state_bytes=1),
     ],
 )
 async def test_bad_requests_never_reach_incus(taos: Taos, fake: FakeIncus, spec: AgentSpec) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.fakes.tiny_image import TinyImage, build_unified
 from tests.unit.signing.channels import MemoryChannel, image_of
 from tinyagentos.images.download import STEPS
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NotFound
-from tinyagentos.model.image import ImageState
+from tinyagentos.model.image import ImagePolicy, ImageRow, ImageState, SupplyRecord
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.model.release import ImageTarget
 
@@ -158,6 +158,143 @@ async def test_a_cancel_keeps_what_came(
     assert len(list((folder / "cache" / "images").glob("*.part"))) == 1
     assert fake.project().images == {}
     await taos.close()
+
+
+async def started(taos: Taos, web: Mirror) -> tuple[Job, Path]:
+    """A download of which something has come, and its file."""
+    web.rate = 1 << 16
+    job = taos.images.start_download("openclaw")
+    while not taos.images.partial_bytes("openclaw"):
+        await asyncio.sleep(0.01)
+    [part] = taos.supply.folder.glob("*.part")
+    return job, part
+
+
+async def openclaw(taos: Taos) -> ImageRow:
+    return next(one for one in await taos.images.list_images() if one.framework == "openclaw")
+
+
+async def test_a_discarded_download_leaves_nothing(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web)
+    job, part = await started(taos, web)
+    taos.images.discard("openclaw")
+    taos.images.discard("openclaw")
+    assert (await taos.runner.wait_job(job.id)).state is JobState.cancelled
+    assert not part.exists()
+    row = await openclaw(taos)
+    assert (row.state, row.partial_bytes) == (ImageState.absent, 0)
+    assert row.reason == "its download was stopped; it goes on when you ask"
+    with pytest.raises(NotFound, match="Nothing has come"):
+        taos.images.discard("openclaw")
+    with pytest.raises(InvalidInput):
+        taos.images.discard("nothing")
+    web.rate = 0
+    assert (await download(taos)).state is JobState.succeeded
+    await taos.close()
+
+
+async def test_what_a_pause_kept_is_said_and_discarded_later(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web)
+    job, part = await started(taos, web)
+    taos.runner.cancel_job(job.id)
+    await taos.runner.wait_job(job.id)
+    row = await openclaw(taos)
+    assert row.partial_bytes == part.stat().st_size > 0
+    assert row.size_bytes == released.target.size_bytes
+    assert row.unpacked_bytes == released.target.unpacked_bytes
+    assert "MB are here" in row.reason
+    taos.images.discard("openclaw")
+    assert not part.exists()
+    assert (await openclaw(taos)).partial_bytes == 0
+    await taos.close()
+
+
+async def test_a_server_that_dies_before_it_discarded_does_so_later(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    first = begin(folder, fake, released, web)
+    job, part = await started(first, web)
+    first.images.discard("openclaw")
+    await first.die()
+    assert part.exists()
+    second = begin(folder, fake, released, web)
+    assert (await second.runner.wait_job(job.id)).state is JobState.cancelled
+    assert not part.exists()
+    await second.close()
+
+
+async def test_a_paused_download_goes_on_only_when_somebody_asks(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web, image_policy="background")
+    job, _ = await started(taos, web)
+    taos.runner.cancel_job(job.id)
+    await taos.runner.wait_job(job.id)
+    await taos.images.look_after("openclaw")
+    assert taos.images.want("openclaw") is None
+    assert taos.runner.list_active() == ()
+    web.rate = 0
+    taos.images.choose_policy(ImagePolicy.background)
+    await taos.idle()
+    assert in_use(fake) == released.target.fingerprint
+    await taos.close()
+
+
+async def test_one_download_leaves_what_came_of_another(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web)
+    other, old = (taos.supply.folder / f"{letter * 64}.part" for letter in "de")
+    other.parent.mkdir(parents=True)
+    for part in (other, old):
+        part.write_bytes(b"x")
+    taos.supply.table.put("opencode/x64", SupplyRecord(fingerprint="d" * 64))
+    assert (await download(taos)).state is JobState.succeeded
+    assert other.exists()
+    assert not old.exists()
+    await taos.close()
+
+
+async def test_what_came_of_an_older_release_goes_with_it(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web, image_policy="manual")
+    old = taos.supply.folder / f"{'d' * 64}.part"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x")
+    taos.supply.table.put("openclaw/x64", SupplyRecord(fingerprint="d" * 64))
+    assert await taos.images.ask_channel()
+    assert not old.exists()
+    await taos.close()
+
+
+async def test_asking_the_channel_tells_sizes_and_fetches_nothing(
+    folder: Path, fake: FakeIncus, released: Released, web: Mirror
+) -> None:
+    taos = begin(folder, fake, released, web, frameworks=("openclaw", "opencode"))
+    assert await taos.images.ask_channel()
+    row = await openclaw(taos)
+    assert (row.newest, row.size_bytes) == (
+        released.target.version, released.target.size_bytes
+    )  # fmt: skip
+    assert row.state is ImageState.absent
+    asked = len(web.requests)
+    assert not await taos.images.ask_channel(), "it was asked a moment ago"
+    assert len(web.requests) == asked
+    assert sum(released.target.file_name in one for one in web.requests) == 0
+    taos.later = timedelta(days=1)
+    assert await taos.images.ask_channel()
+    taos.images.choose_policy(ImagePolicy.off)
+    taos.later = timedelta(days=2)
+    assert not await taos.images.ask_channel()
+    await taos.close()
+    silent = Taos(folder, fake)
+    assert not await silent.images.ask_channel(), "there is no channel"
+    await silent.close()
 
 
 async def test_a_deploy_begins_it_by_policy_and_waits_for_nothing(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,10 +19,21 @@ from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.access import COOKIE
 from tinyagentos.api import interface as module
-from tinyagentos.api.interface import Interfaces
+from tinyagentos.api.interface import Interfaces, policies
+from tinyagentos.api.ports import Ports
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.model.errors import Conflict, NotFound
 
+# What an agent may answer by path, instead of HTTP as it should be.
+BROKEN = {
+    "/broken/garbage": b"\x00\xff" * 99,
+    "/broken/nothing": b"",
+    "/broken/status": b"HTTP/1.1 999 x\r\nContent-Length: 1\r\n\r\nx",
+    "/broken/switch": b"HTTP/1.1 101 x\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "/broken/header": b"HTTP/1.1 200 x\r\nX: " + b"x" * 99_999 + b"\r\n\r\n",
+    "/broken/half": b"HTTP/1.1 200 x\r\nContent-Length: 99\r\n\r\nhalf",
+    "/broken/chunk": b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz",
+}
 SESSION, TOKEN = "session-of-a-person", "token-of-the-api"
 
 
@@ -59,10 +73,32 @@ async def world(folder: Path, fake: FakeIncus) -> AsyncIterator[World]:
                 await stream.write(piece)
                 await asyncio.sleep(0.2)
             return stream
+        if request.path == "/for-ever":
+            stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await stream.prepare(request)
+            while True:
+                await stream.write(b": here\n\n")
+                await asyncio.sleep(0.05)
+        if request.path.startswith("/broken"):
+            assert request.transport
+            request.transport.write(BROKEN[request.path])  # type: ignore[attr-defined]
+            await asyncio.sleep(0.1)
+            request.transport.close()
         said = (await request.read()).decode()
         return web.Response(
             text=f"{request.method} {request.path_qs} {said}",
-            headers={"Set-Cookie": f"{COOKIE}=stolen", "X-Frame-Options": "ALLOWALL", "X-Own": "1"},
+            headers={
+                "Set-Cookie": f"{COOKIE}=stolen",
+                "X-Frame-Options": "ALLOWALL",
+                "X-Own": "1",
+                "Clear-Site-Data": '"cookies"',
+                "NEL": "{}",
+                "Report-To": "{}",
+                "Content-Security-Policy": (
+                    "img-src 'none'; Report-URI http://192.168.1.1/, font-src 'self'; report-to x"
+                ),
+                "Content-Security-Policy-Report-Only": "report-uri http://192.168.1.1/",
+            },
         )
 
     async def echo(request: web.Request) -> web.StreamResponse:
@@ -134,6 +170,42 @@ async def test_an_answer_is_passed_on_as_it_comes(world: World) -> None:
         assert await answer.content.readany() == b"two"
 
 
+async def test_what_its_pages_may(world: World) -> None:
+    async with world.http.get(world.address) as answer:
+        first, second, ours = answer.headers.getall("Content-Security-Policy")
+        leaks = {"Clear-Site-Data", "NEL", "Report-To", "Content-Security-Policy-Report-Only"}
+        assert not leaks & set(answer.headers)
+    assert (first, second.strip()) == ("img-src 'none'", "font-src 'self'")
+    told = dict(one.strip().split(" ", 1) for one in ours.split(";"))
+    host = urlsplit(world.address).netloc
+    assert told["connect-src"] == f"'self' data: blob: ws://{host} wss://{host}"
+    assert told["default-src"] == "'self' data: blob:"
+    assert told["form-action"] == told["frame-ancestors"] == told["base-uri"] == "'self'"
+    assert "http" not in ours.replace(host, "")
+
+
+@pytest.mark.parametrize("host", ["a;b", "x y", "", "a' https:", "[::1]:8420", "a,b:80"])
+def test_a_host_name_says_nothing_in_a_policy(host: str) -> None:
+    [ours] = policies((), host)
+    assert "connect-src 'self' data: blob:;" in ours
+    assert "," not in ours
+
+
+@pytest.mark.parametrize("path", BROKEN)
+async def test_a_broken_answer_is_a_sentence_or_is_cut_off(world: World, path: str) -> None:
+    try:
+        async with world.http.get(f"{world.origin}{path}") as answer:
+            said = await answer.text()
+    except aiohttp.ClientError:
+        # It had begun: no second answer comes after it.
+        assert path in ("/broken/half", "/broken/chunk")
+    else:
+        assert answer.status == 502
+        assert said.endswith(".\n")
+    async with world.http.get(world.address) as answer:
+        assert answer.status == 200
+
+
 async def test_a_websocket_both_ways_with_its_protocol_and_close_code(world: World) -> None:
     async with world.http.ws_connect(
         f"{world.address}ws", origin=world.origin, protocols=("claw",)
@@ -194,6 +266,72 @@ async def test_a_session_that_ends_closes_its_websockets(
         world.sessions.clear()
         await asyncio.wait_for(socket.receive(), 5)
         assert socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
+async def test_a_session_that_ends_ends_its_event_streams(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSION_EVERY", 0.05)
+    async with world.http.get(f"{world.address}for-ever") as answer:
+        assert await answer.content.readany()
+        world.sessions.clear()
+        async with asyncio.timeout(5):
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+
+
+async def test_who_looks_at_its_pages_uses_it(world: World) -> None:
+    instance = (await world.taos.agents.get_agent("one")).instance
+    world.taos.host.uses._ended.clear()
+    async with world.http.ws_connect(f"{world.address}ws", origin=world.origin) as socket:
+        await socket.send_str("hello")
+        await socket.receive_str()
+        world.taos.later = timedelta(hours=5)
+        last = world.taos.host.uses.last(instance)
+        assert last
+        assert last > datetime.now(UTC) + timedelta(hours=4)
+
+
+async def test_an_agent_keeps_its_port_and_no_other_gets_it(world: World) -> None:
+    async def port(interfaces: Interfaces, name: str) -> int:
+        return urlsplit(await interfaces.open(name, "localhost")).port or 0
+
+    first = await port(world.interfaces, "one")
+    await world.taos.deploy("two")
+    second = await port(world.interfaces, "two")
+    await world.interfaces.close()
+    # A server that starts anew.
+    again = Interfaces(world.taos.host, world.sessions.__contains__, TOKEN)
+    assert (await port(again, "two"), await port(again, "one")) == (second, first)
+    await again.close()
+    with socket_of(first):
+        moved = await port(again, "one")
+        assert moved not in (first, second)
+    await again.close()
+    assert await port(again, "one") == moved
+    await again.close()
+
+
+@contextlib.contextmanager
+def socket_of(port: int) -> Iterator[None]:
+    with socket.create_server(("127.0.0.1", port)):
+        yield
+
+
+def test_ports_are_kept_and_one_that_another_agent_had_is_known(tmp_path: Path) -> None:
+    ports = Ports(tmp_path / "ports.json")
+    ports.keep("one", 1001)
+    ports.keep("two", 1002)
+    ports.keep("one", 1003)
+    ports = Ports(tmp_path / "ports.json")
+    assert (ports.of("one"), ports.of("two"), ports.of("three")) == (1003, 1002, 0)
+    assert ports.is_anothers(1003, "two")
+    assert ports.is_anothers(1001, "two")
+    assert not ports.is_anothers(1001, "one")
+    assert not ports.is_anothers(1003, "one")
+    for broken in ("", "[]", "{", '{"a": "b"}', '"x"', "[[1, 2]]"):
+        (tmp_path / "ports.json").write_text(broken)
+        assert Ports(tmp_path / "ports.json").of("a") == 0
 
 
 async def test_it_ends_at_once_with_websockets_open(world: World) -> None:

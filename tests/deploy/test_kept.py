@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.world import NOTHING, Taos, left_over, with_image
+from tests.deploy.world import GIB, NOTHING, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.agents.lifecycle import REMOVE
 from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
@@ -41,6 +41,31 @@ async def test_the_state_stays_and_the_rest_goes(folder: Path, fake: FakeIncus) 
     await taos.agents.drop_kept(name)
     assert left_over(fake, folder) == NOTHING
     assert await taos.agents.list_kept() == ()
+    await taos.close()
+
+
+async def test_a_state_that_is_taken_up_has_room(folder: Path, fake: FakeIncus) -> None:
+    taos, _ = await with_kept(folder, fake)
+    [volume] = fake.project().volumes.values()
+    del volume["config"]["size"]  # an imported one, or one of an older taOS
+    volume["used"] = 20 * GIB
+    with pytest.raises(Conflict, match="may hold up to"):
+        await taos.agents.start_deploy(AgentSpec("new", state_of="old", state_bytes=24 * GIB))
+    await taos.deploy("new", state_of="old")
+    assert await taos.agents.get_state_bytes("new") == 25 * GIB
+    await taos.close()
+
+
+async def test_an_undone_deploy_gives_the_state_back_and_its_limit_may_stay(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos, name = await with_kept(folder, fake)
+    fake.fail_next("POST /1.0/instances", 400, "no", in_work=True)
+    job = await taos.deploy("new", state_of="old", state_bytes=30 * GIB)
+    assert job.state is JobState.failed
+    assert [one.name for one in await taos.agents.list_kept()] == [name]
+    await taos.deploy("new", state_of="old", state_bytes=15 * GIB)
+    assert await taos.agents.get_state_bytes("new") == 15 * GIB
     await taos.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,29 @@ async def test_a_choice_is_kept_with_the_instance_and_seen_at_once(world: World)
     assert await world.choices(world.instance) == ModelChoice()
 
 
+async def test_no_choice_is_lost_with_the_root_that_an_upgrade_replaces(world: World) -> None:
+    await add_stub(world)
+    fake, taos = world.taos.fake, world.taos
+    config = fake.project().instances[world.instance].json["config"]
+    config["user.taos.version"] = "0"
+    # The upgrade begins while Incus takes its time to write the choice.
+    fake.stall_next(f"PATCH /1.0/instances/{world.instance}", 0.3)
+    go = fake.hold_next("POST /1.0/instances")
+    choosing = asyncio.create_task(world.models.choose("one", CHOICE))
+    await asyncio.sleep(0.1)
+    job = await taos.agents.start_upgrade("one")
+    await taos.until(job.id, "create new root")
+    with pytest.raises(Conflict, match="upgrade job"):
+        await choosing
+    with pytest.raises(Conflict, match="upgrade job"):
+        await world.models.choose("one", CHOICE)
+    go.set()
+    assert (await taos.runner.wait_job(job.id)).state == "succeeded"
+    await world.models.choose("one", CHOICE)
+    world.now += 60
+    assert await world.choices(world.instance) == CHOICE
+
+
 async def test_a_choice_changed_in_incus_is_seen_soon_and_kept_while_incus_is_away(
     world: World,
 ) -> None:
@@ -164,6 +189,8 @@ async def agent(world: World) -> AsyncIterator[list[dict[str, object]]]:
         said = str(body["messages"][-1]["content"])
         if said == "refuse":
             return web.Response(status=500, text="out of order")
+        if said == "lead elsewhere":
+            return web.Response(status=307, headers={"Location": "http://a%3Ab@x/"})
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await stream.prepare(request)
         for piece in ("I ", "hear ", said):
@@ -174,6 +201,23 @@ async def agent(world: World) -> AsyncIterator[list[dict[str, object]]]:
                     await stream.write(
                         openai_event({"choices": [{"delta": {"content": "x" * 9999}}]})
                     )
+        if said == "work for ever":
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await stream.write(b": still at work" + b"." * 99_999 + b"\n\n")
+        if said == "one word for ever":
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await stream.write(
+                        b'data: {"choices": [{"delta": {"content": "x' + b"x" * 99999
+                    )
+        if said == "go deep":
+            await stream.write(b"data: " + b"[" * 300_000 + b"\n\n")
+        if said == "half a letter":
+            piece = b'data: {"choices": [{"delta": {"content": "\\ud83d!"}}]}\n\n'
+            await stream.write(piece)
+        if said == "hold":
+            await asyncio.sleep(60)
         if said == "break":
             await stream.write(b'data: {"error": {"message": "no more"}}\n\n')
         if said == "die":
@@ -204,15 +248,79 @@ async def test_an_answer_comes_in_pieces_with_the_agents_own_token(
     assert [one["user"] for one in agent] == ["taos:main", "taos:other"]
 
 
-@pytest.mark.parametrize("message", ["refuse", "break", "die", "endless"])
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ("refuse", "500: out of order"),
+        ("lead elsewhere", "answered 307"),
+        ("break", "broke off: no more"),
+        ("die", "gave no answer"),
+        ("endless", "no end"),
+        ("work for ever", "no end"),
+        ("one word for ever", "gave no answer"),
+    ],
+)
 async def test_an_agent_that_fails_is_told_so(
-    world: World, agent: list[dict[str, object]], message: str
+    world: World, agent: list[dict[str, object]], message: str, why: str
 ) -> None:
     await add_stub(world)
-    with pytest.raises(
-        Unavailable, match=r"500: out of order|broke off: no more|gave no answer|no end"
-    ):
+    with pytest.raises(Unavailable, match=why):
         await world.say(message)
+    assert len(agent) == 1
+
+
+async def test_what_an_agent_says_can_be_sent_on(
+    world: World, agent: list[dict[str, object]]
+) -> None:
+    await add_stub(world)
+    assert (await world.say("half a letter")).encode() == b"I hear half a letter?!"
+    # Too deep to be read: either nothing, or what is said of an answer that cannot be read.
+    with contextlib.suppress(Unavailable):
+        assert await world.say("go deep") == "I hear go deep"
+
+
+async def test_an_agent_that_is_deleted_while_it_answers_ends_its_answer_with_a_sentence(
+    world: World,
+) -> None:
+    await add_stub(world)
+    begun = asyncio.Event()
+
+    async def answer(request: web.Request, _: str) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        await stream.write(openai_event({"choices": [{"delta": {"content": "I "}}]}))
+        begun.set()
+        await asyncio.sleep(60)
+        return stream
+
+    world.taos.fake.answer = answer
+    [instance] = world.taos.fake.project().instances.values()
+    await world.taos.fake.set_running(world.taos.fake.project(), instance, True)
+    asking = asyncio.create_task(world.say("hold"))
+    await asyncio.wait_for(begun.wait(), 5)
+    job = await world.taos.agents.start_delete("one")
+    assert (await world.taos.runner.wait_job(job.id)).state == "succeeded"
+    with pytest.raises(Unavailable, match="gave no answer") as said:
+        await asyncio.wait_for(asking, 5)
+    assert said.value.hint
+
+
+async def test_an_agent_that_answers_is_in_use(
+    world: World, agent: list[dict[str, object]]
+) -> None:
+    await add_stub(world)
+    uses = world.taos.host.uses
+    assert uses.last(world.instance) is None
+    answer = await world.chat.ask("one", "hold")
+    assert await anext(answer) == "I "
+    world.taos.later = timedelta(hours=1)
+    in_use = uses.last(world.instance)
+    assert in_use
+    assert in_use > datetime.now(UTC) + timedelta(minutes=59)
+    await answer.aclose()  # type: ignore[attr-defined]
+    ended = uses.last(world.instance)
+    world.taos.later = timedelta(hours=2)
+    assert uses.last(world.instance) == ended
 
 
 async def test_who_cannot_be_asked(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import pytest
 
 from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.network import NIC, STEPS, tidy_bridges
+from tinyagentos.agents.network import (
+    NIC,
+    STEPS,
+    refresh_bridges,
+    refresh_when_changed,
+    tidy_bridges,
+)
 from tinyagentos.model.agent import AgentSpec, AgentState
 from tinyagentos.model.errors import InvalidInput, NotFound
 from tinyagentos.model.job import JobState
@@ -47,6 +54,8 @@ async def test_an_agent_begins_on_its_policys_bridge(
     assert fake.networks[bridge]["config"]["security.acls"] == bridge
     egress = fake.acls[bridge]["egress"]
     assert bool(egress) == (policy != "none")
+    forwards = fake.networks[bridge]["config"]["raw.dnsmasq"] == ""
+    assert forwards == (policy != "none")
     if egress:
         assert "192.168.7.7/32" in egress[0]["destination"] or "192.168.0.0/16" in str(egress)
     assert (await taos.agents.get_agent("hello")).network == policy
@@ -138,6 +147,43 @@ async def test_a_bridge_goes_when_it_was_unused_for_two_looks(
     assert await tidy_bridges(taos.host, unused) == frozenset()
     assert set(fake.networks) == {"taosbr0", "taos-none"}
     assert set(fake.acls) == {"taos-none"}
+    await taos.close()
+
+
+async def test_a_bridge_that_was_made_otherwise_is_put_right(folder: Path, fake: FakeIncus) -> None:
+    taos = await deployed(folder, fake, "none")
+    config = fake.networks["taos-none"]["config"]
+    address = config["ipv4.address"]
+    del config["raw.dnsmasq"]
+    config["security.acls.default.egress.action"] = "allow"
+    await refresh_bridges(taos.host)
+    config = fake.networks["taos-none"]["config"]
+    assert (config["raw.dnsmasq"], config["ipv4.address"]) == ("port=0", address)
+    assert config["security.acls.default.egress.action"] == "reject"
+    asked = len(fake.calls)
+    await refresh_bridges(taos.host)
+    assert not any(one.startswith("PUT") for one in fake.calls[asked:])
+    await taos.close()
+
+
+async def test_an_address_that_the_host_got_is_closed_and_looking_costs_incus_nothing(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos = await deployed(folder, fake)
+    mine = [IPv4Address("192.168.7.7")]
+
+    async def addresses() -> tuple[IPv4Address, ...]:
+        return tuple(mine)
+
+    object.__setattr__(taos.host, "addresses", addresses)
+    known = await refresh_when_changed((), taos.host)
+    asked = len(fake.calls)
+    assert await refresh_when_changed(known, taos.host) == known
+    assert len(fake.calls) == asked
+    mine.append(IPv4Address("203.0.113.9"))
+    known = await refresh_when_changed(known, taos.host)
+    assert "203.0.113.9/32" in fake.acls["taos-internet"]["egress"][0]["destination"]
+    assert len(known) == 2
     await taos.close()
 
 

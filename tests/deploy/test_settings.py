@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.deploy.world import Taos, with_image
-from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_incus import FakeExec, FakeIncus
 from tinyagentos.agents.settings import APPLY, Keys, check_use
+from tinyagentos.agents.shell import Shells
 from tinyagentos.incus import InstanceState
 from tinyagentos.model.agent import MIB, AgentChange, AgentState, SnapshotSchedule, parse_since
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
@@ -102,6 +103,7 @@ async def test_an_upgrade_keeps_what_was_changed(hello: Taos) -> None:
         AgentChange(),
         AgentChange(memory_bytes=1),
         AgentChange(disk_bytes=1),
+        AgentChange(state_bytes=1),
         AgentChange(cpus=-1),
         AgentChange(title="a\nb"),
         AgentChange(title="x" * 61),
@@ -147,6 +149,32 @@ async def test_an_idle_agent_is_stopped_when_its_time_is_up(hello: Taos) -> None
     assert await stopped_at(later, later - timedelta(minutes=31))
 
 
+async def test_an_agent_that_somebody_is_at_is_not_idle(hello: Taos) -> None:
+    await change(hello, AgentChange(idle_stop_minutes=30))
+    instance = (await hello.agents.get_agent("hello")).instance
+    hello.fake.on_exec = wait_for_typing
+
+    async def state_after(later: timedelta) -> AgentState:
+        hello.later = later
+        object.__setattr__(hello.host, "now", lambda: datetime.now(UTC) + later)
+        await hello.agents.stop_idle(lambda _: None)
+        await hello.idle()
+        return (await hello.agents.get_agent("hello")).state
+
+    async with Shells(hello.host).open("hello"):
+        assert await state_after(timedelta(minutes=300)) is AgentState.ready
+    assert await state_after(timedelta(minutes=325)) is AgentState.ready
+    with hello.host.uses.using(instance), hello.host.uses.using(instance):
+        pass
+    assert await state_after(timedelta(minutes=354)) is AgentState.ready
+    assert await state_after(timedelta(minutes=356)) is AgentState.stopped
+
+
+async def wait_for_typing(run: FakeExec) -> int:
+    await run.stdin.get()
+    return 0
+
+
 async def test_an_agent_without_that_option_is_left_alone(hello: Taos) -> None:
     object.__setattr__(hello.host, "now", lambda: datetime.now(UTC) + timedelta(days=900))
     await hello.agents.stop_idle(lambda _: None)
@@ -168,6 +196,51 @@ async def test_no_limit_below_what_the_agent_takes(hello: Taos) -> None:
     # btrfs counts the image's part of the root, too: below it not even the limit can be changed.
     with pytest.raises(Conflict, match="MiB of disk"):
         await hello.agents.start_change("hello", AgentChange(disk_bytes=700 * MIB))
+
+
+async def test_the_state_has_a_limit_from_the_start_that_can_be_changed(hello: Taos) -> None:
+    [volume] = hello.fake.project().volumes.values()
+    assert volume["config"]["size"] == str(10240 * MIB)
+    assert await hello.agents.get_state_bytes("hello") == 10240 * MIB
+    wanted = AgentChange(state_bytes=20480 * MIB, snapshots=SnapshotSchedule.daily)
+    assert (await change(hello, wanted)).state is JobState.succeeded
+    assert await hello.agents.get_state_bytes("hello") == 20480 * MIB
+    assert await hello.agents.get_schedule("hello") is SnapshotSchedule.daily
+    [volume] = hello.fake.project().volumes.values()
+    assert volume["config"]["user.taos.agent"] == "hello"
+
+
+async def test_no_limit_below_what_the_state_holds(hello: Taos) -> None:
+    [volume] = hello.fake.project().volumes.values()
+    volume["used"] = 1000 * MIB
+    with pytest.raises(Conflict, match="1250 MiB"):
+        await hello.agents.start_change("hello", AgentChange(state_bytes=1200 * MIB))
+    assert (await change(hello, AgentChange(state_bytes=1250 * MIB))).state is JobState.succeeded
+    # With a snapshot nobody knows what it holds, but its limit.
+    job = await hello.agents.start_snapshot("hello")
+    await hello.runner.wait_job(job.id)
+    [volume] = hello.fake.project().volumes.values()
+    volume["used"] = 0
+    with pytest.raises(Conflict, match="up to 1250 MiB"):
+        await hello.agents.start_change("hello", AgentChange(state_bytes=1249 * MIB))
+    assert (await change(hello, AgentChange(state_bytes=1251 * MIB))).state is JobState.succeeded
+    [volume] = hello.fake.project().volumes.values()
+    del volume["config"]["size"]
+    with pytest.raises(Conflict, match="not known"):
+        await hello.agents.start_change("hello", AgentChange(state_bytes=4096 * MIB))
+
+
+async def test_a_pool_without_quotas_has_no_limit_for_states(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    fake.pools["taos"]["driver"] = "dir"
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    [volume] = fake.project().volumes.values()
+    assert "size" not in volume["config"]
+    assert await taos.agents.get_state_bytes("hello") is None
+    with pytest.raises(Conflict, match="cannot limit"):
+        await taos.agents.start_change("hello", AgentChange(state_bytes=4096 * MIB))
+    await taos.close()
 
 
 def test_no_memory_below_what_the_agent_takes() -> None:

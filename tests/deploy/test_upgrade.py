@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.world import ARCH, IMAGE_PRINT, Taos, left_over, with_image
-from tests.fakes.fake_incus import FakeIncus
+from tests.fakes.fake_incus import FakeFile, FakeIncus
+from tinyagentos.agents.order import ENV_FILE
 from tinyagentos.agents.upgrade import FORGET, STEPS, UNDO_STEPS, plan_upgrade
 from tinyagentos.model.agent import AgentState
 from tinyagentos.model.errors import Conflict
@@ -23,11 +24,11 @@ def newer_image(fake: FakeIncus) -> None:
     fake.add_image("taos", NEW_PRINT, f"openclaw/{ARCH}", properties={"taos.version": NEW})
 
 
-async def deployed(folder: Path, fake: FakeIncus) -> Taos:
+async def deployed(folder: Path, fake: FakeIncus, **spec: object) -> Taos:
     """A server with the agent hello, and a newer image than its own."""
     with_image(fake)
     taos = Taos(folder, fake).start()
-    await taos.deploy("hello")
+    await taos.deploy("hello", **spec)
     newer_image(fake)
     return taos
 
@@ -73,6 +74,29 @@ async def test_a_new_root_with_the_same_state(folder: Path, fake: FakeIncus) -> 
     assert roots(fake) == {before.instance: "d", f"{before.instance}-previous": "c"}
     assert left_over(fake, folder)["volumes"] == [f"{before.instance}-state"]
     assert [one.name for one in await taos.agents.list_agents()] == ["hello"]
+    await taos.close()
+
+
+async def test_a_new_root_gets_its_tokens_from_the_host_and_not_from_the_old_root(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos = await deployed(folder, fake)
+    instance = (await taos.agents.get_agent("hello")).instance
+    files = fake.project().instances[instance].files
+    given = files[ENV_FILE].content
+    files[ENV_FILE] = FakeFile(b"/proc/1/environ", type="symlink")
+    asked = len(fake.calls)
+    assert (await upgraded(taos)).state is JobState.succeeded
+    new = fake.project().instances[instance].files[ENV_FILE]
+    assert (new.content, new.mode, new.uid) == (given, 0o600, 0)
+    assert not any(one.startswith("GET") and one.endswith("/files") for one in fake.calls[asked:])
+    await taos.close()
+
+
+async def test_a_new_root_may_what_the_old_one_might(folder: Path, fake: FakeIncus) -> None:
+    taos = await deployed(folder, fake, nesting=True)
+    assert (await upgraded(taos)).state is JobState.succeeded
+    assert (await taos.agents.get_agent("hello")).nesting
     await taos.close()
 
 

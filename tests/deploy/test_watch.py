@@ -63,11 +63,21 @@ async def comes(taos: Taos, wanted: AgentState) -> None:
             await asyncio.sleep(0.02)
 
 
+async def rest(taos: Taos) -> None:
+    """Have nobody asked by the loop from now on, nor under way of being asked."""
+    health = taos.host.watch._health.values()
+    while True:
+        for one in health:
+            one.due = math.inf
+        await asyncio.sleep(0.1)  # who was being asked gets a new time then
+        if all(one.due == math.inf for one in health):
+            return
+
+
 async def test_looking_asks_neither_incus_nor_the_agent(watched: Taos) -> None:
     await watched.agents.list_agents()
     # The loop asks by itself now and then; here nobody but the looking shall.
-    for one in watched.host.watch._health.values():
-        one.due = math.inf
+    await rest(watched)
     asked, health = len(watched.fake.calls), sum(one.asked for one in doors(watched))
     for _ in range(50):
         assert [one.name for one in await watched.agents.list_agents()] == ["hello"]

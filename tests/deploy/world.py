@@ -16,6 +16,7 @@ from tinyagentos.agents.host import Host
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.service import Agents
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
@@ -37,7 +38,8 @@ from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
 ARCH = "x64"
-GIB = 1024**3
+MIB = 1024**2
+GIB = 1024 * MIB
 BASE_PRINT = "b" * 64
 IMAGE_PRINT = "c" * 64
 
@@ -80,7 +82,13 @@ class Taos:
     """One server process: what it forgets when it dies is in here, what it keeps is on disk."""
 
     def __init__(
-        self, folder: Path, fake: FakeIncus, *, memory: int = 64 * GIB, **more: object
+        self,
+        folder: Path,
+        fake: FakeIncus,
+        *,
+        memory: int = 64 * GIB,
+        frameworks: tuple[str, ...] = ("openclaw",),
+        **more: object,
     ) -> None:
         self.folder = folder
         self.fake = fake
@@ -107,12 +115,11 @@ class Taos:
             is_transient=is_transient,
             sleep=soon,
         )
-        recipe = load_recipe("openclaw")
         self.line = Line(
             is_needed=lambda: any(needs_line(job) for job in self.runner.list_active())
         )
         timings = TimingTable(self.database)
-        recipes = {"openclaw": recipe}
+        recipes = {name: load_recipe(name) for name in frameworks}
         self.supply = Supply(
             self.incus, self.settings, ARCH, self.line, timings, SupplyTable(self.database),
             lambda: datetime.now(UTC) + self.later,
@@ -139,6 +146,7 @@ class Taos:
                 lambda: self.runner.ended,
             ),
             addresses=own_addresses,
+            uses=Uses(lambda: datetime.now(UTC) + self.later),
         )
         self.agents = Agents(self.host)
         for kind in (

@@ -108,11 +108,12 @@ def test_an_agent_reaches_its_models_and_the_internet_but_no_neighbour_and_not_t
         for name, one in instances.items()
     }
     with neighbours("203.0.113", "10.198.7") as port:
-        # The rules learn the host's new addresses, as they do every hour.
+        # The rules learn the host's new addresses, as they do every minute.
         taos_command(taos, "agent", "network", "second", "internet")
         for name, other in (("first", "second"), ("second", "first")):
             shown = incus("config", "show", "--expanded", instances[name], project=taos.project)
             assert 'security.idmap.isolated: "true"' in shown
+            assert 'security.guestapi: "false"' in shown
             assert "limits.memory" in shown
             assert "limits.processes" in shown
             assert "security.privileged" not in shown

@@ -71,6 +71,9 @@ class FakeIncus:
         self.answer: OnAsk | None = None
         self.extensions = ["instances", "projects", "instances_rebuild", "instance_auto_restart"]
         self.remote_images: dict[str, Json] = {}
+        # While it is not set, every request waits: a daemon that hangs.
+        self.awake = asyncio.Event()
+        self.awake.set()
         self._faults: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._work_faults: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._listeners: dict[asyncio.Queue[Json | None], tuple[set[str], str]] = {}
@@ -216,6 +219,7 @@ class FakeIncus:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         call = f"{request.method} {request.path}"
         self.calls.append(call)
+        await self.awake.wait()
         try:
             await strike(self._faults, call)
             return await handler(request)

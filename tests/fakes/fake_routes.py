@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
     table: dict[str, Route] = {
         "GET /1.0": here.get_server,
         "GET /1.0/events": fake.listen,
+        "GET /1.0/operations": here.list_operations,
         "GET /1.0/operations/{id}": here.get_operation,
         "GET /1.0/operations/{id}/wait": here.wait_operation,
         "GET /1.0/operations/{id}/websocket": fake.serve_exec,
@@ -87,6 +89,7 @@ def routes(fake: FakeIncus) -> list[web.RouteDef]:
         "GET /1.0/storage-pools/{pool}/volumes/custom": here.list_volumes,
         "POST /1.0/storage-pools/{pool}/volumes/custom": here.create_volume,
         "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.get_volume,
+        "GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/state": here.get_volume_state,
         "PUT /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.put_volume,
         "DELETE /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.delete_volume,
         "POST /1.0/storage-pools/{pool}/volumes/custom/{volume}": here.rename_volume,
@@ -185,6 +188,12 @@ class Routes:
         if operation is None or operation.forgotten:
             raise Failure(404, "Operation not found")
         return operation
+
+    async def list_operations(self, request: web.Request) -> web.Response:
+        name = self._project(request).name
+        found = [one for one in self.fake.operations.values() if one.project == name]
+        running = [one.json() for one in found if one.status_code == 103]
+        return reply({"running": running} if running else {})
 
     async def get_operation(self, request: web.Request) -> web.Response:
         return reply(self._operation(request).json())
@@ -565,6 +574,10 @@ class Routes:
     async def get_volume(self, request: web.Request) -> web.Response:
         return reply(self._volume(request)[2])
 
+    async def get_volume_state(self, request: web.Request) -> web.Response:
+        # `used` is no key of Incus's: tests say there how full a volume is.
+        return reply({"usage": {"used": self._volume(request)[2].get("used", 0), "total": 0}})
+
     async def put_volume(self, request: web.Request) -> web.Response:
         project, key, _ = self._volume(request)
         body = await request.json()
@@ -588,7 +601,8 @@ class Routes:
         name = (await request.json())["name"]
 
         async def work() -> None:
-            volume.setdefault("backups", {})[name] = json.dumps(volume["config"]).encode()
+            config = json.dumps(volume["config"]).encode()
+            volume.setdefault("backups", {})[name] = gzip.compress(config, mtime=0)
 
         project, key, _ = self._volume(request)
         volume = project.volumes[key]
@@ -603,8 +617,8 @@ class Routes:
         project, content = self._project(request), await request.read()
         key = (self._pool(request)["name"], request.headers["X-Incus-name"])
         try:
-            config = json.loads(content)
-        except ValueError:
+            config = json.loads(gzip.decompress(content))
+        except (ValueError, OSError):
             raise Failure(400, "Invalid backup") from None
         if key in project.volumes:
             raise Failure(409, "Volume by that name already exists")
@@ -637,6 +651,7 @@ class Routes:
 
         async def work() -> None:
             made = {"name": f"{key[1]}/{name}", "created_at": now(), "description": ""}
+            made["config"] = dict(project.volumes[key]["config"])
             project.volume_snapshots.setdefault(key, {})[name] = made
 
         return self.fake.run(request, "Creating storage volume snapshot", work)

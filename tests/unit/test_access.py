@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -116,6 +117,69 @@ async def test_only_hashes_are_kept(world: World) -> None:
     assert GOOD not in kept
     assert session not in kept
     assert digest(session) in kept
+
+
+async def test_guesses_from_everywhere_are_looked_at_slowly(world: World) -> None:
+    await world.access.set_password(GOOD)
+
+    async def guess(caller: str) -> None:
+        with pytest.raises(Unauthorized):
+            await world.access.log_in("guess", caller)
+
+    for number in range(access.ALL_TRIES):
+        await guess(f"10.0.0.{number}")
+    await guess("10.0.1.1")
+    with pytest.raises(TooManyTries) as slow:
+        await world.access.log_in(GOOD, "owner")
+    assert "10 s" in slow.value.hint
+    await guess("")  # the Unix socket is the owner's: it neither waits nor counts
+    assert await world.access.log_in(GOOD, "")
+    world.now += access.PACE
+    assert await world.access.log_in(GOOD, "owner")
+    with pytest.raises(TooManyTries):
+        await world.access.log_in(GOOD, "owner")
+    world.now += access.TRIES_WITHIN
+    for _ in range(2):
+        assert await world.access.log_in(GOOD, "owner")
+
+
+@pytest.mark.parametrize(
+    ("caller", "network"),
+    [
+        ("192.168.1.20", "192.168.1.20"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:10.0.0.9", "10.0.0.9"),
+        ("guesser", "guesser"),
+    ],
+)
+def test_what_tries_are_counted_by(caller: str, network: str) -> None:
+    assert access.network_of(caller) == network
+
+
+async def test_one_network_of_many_addresses_is_one_guesser(world: World) -> None:
+    await world.access.set_password(GOOD)
+    for number in range(5):
+        with pytest.raises(Unauthorized):
+            await world.access.log_in("guess", f"2001:db8::{number}")
+    with pytest.raises(TooManyTries):
+        await world.access.log_in(GOOD, "2001:db8::9")
+    assert await world.access.log_in(GOOD, "2001:db8:0:1::9")
+
+
+async def test_who_waits_for_a_sessions_end_is_told(world: World) -> None:
+    await world.access.set_password(GOOD)
+    one, two = [await world.access.log_in(GOOD, "a") for _ in range(2)]
+    waiting = [asyncio.ensure_future(world.access.wait_end(digest(each))) for each in (one, two)]
+    await asyncio.sleep(0)
+    world.access.log_out(one)
+    await asyncio.wait_for(waiting[0], 5)
+    assert not waiting[1].done()
+    await world.access.set_password("another password")
+    await asyncio.wait_for(waiting[1], 5)
+    await asyncio.wait_for(world.access.wait_end(digest(two)), 5)  # it has ended already
+    assert world.access._waiting == {}
 
 
 def test_many_callers_do_not_fill_the_memory(world: World) -> None:

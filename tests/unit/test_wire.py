@@ -44,7 +44,16 @@ def test_what_is_no_size_is_refused(written: object) -> None:
 
 def test_a_request_is_what_the_agents_side_takes() -> None:
     request = wire.NewAgent.model_validate(
-        {"name": "a", "source": "fastest", "memory": "1G", "cpu": 2, "disk": "4GiB", "model": "p/m"}
+        {
+            "name": "a",
+            "source": "fastest",
+            "memory": "1G",
+            "cpu": 2,
+            "disk": "4GiB",
+            "model": "p/m",
+            "state_disk": "20GiB",
+            "nesting": True,
+        }
     )
     assert request.to_spec() == AgentSpec(
         name="a",
@@ -53,6 +62,8 @@ def test_a_request_is_what_the_agents_side_takes() -> None:
         memory_bytes=1024 * MIB,
         cpus=2,
         disk_bytes=4096 * MIB,
+        state_bytes=20480 * MIB,
+        nesting=True,
     )
 
 
@@ -87,6 +98,7 @@ def test_a_job_is_written_as_the_contract_has_it() -> None:
         ],
         "created_at": "2026-01-01T00:00:00Z", "started_at": None, "finished_at": None,
         "error": {"code": "not_ready", "message": "It did not answer.", "hint": "Read its log."},
+        "expected_seconds": None,
     }  # fmt: skip
 
 

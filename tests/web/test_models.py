@@ -111,6 +111,34 @@ def test_an_answer_can_be_stopped(page: Page, web: WebServer) -> None:
 
 
 @pytest.mark.usefixtures("talking")
+def test_what_is_typed_while_an_answer_comes_stays(page: Page, web: WebServer) -> None:
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.goto(f"{web.address}/agents/hello")
+    box = page.get_by_label("Say something to hello")
+    box.fill("Find something\n" * 40)
+    box.press("Enter")
+    expect(box).to_have_value("")
+    log = page.get_by_role("log", name="Conversation")
+    expect(log).to_contain_text("what I found")
+    box.fill("And then?")
+    box.press("Enter")
+    log.evaluate("(box) => box.scrollTop = 0")  # the reader looks at what was asked
+    web.change(web.talk.set)
+    expect(log).to_contain_text("print('code')")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(box).to_have_value("And then?")
+    expect(log).not_to_contain_text("And then?")
+    assert log.evaluate("(box) => box.scrollTop") == 0
+    box.press("Enter")
+    expect(log).to_contain_text("And then?")
+    expect(box).to_have_value("")
+    page.wait_for_function(
+        "(() => { const b = document.querySelector('.chat');"
+        " return b.scrollHeight - b.scrollTop - b.clientHeight < 5 })()"
+    )
+
+
+@pytest.mark.usefixtures("talking")
 def test_models_budget_and_network_are_changed_on_the_agents_page(
     page: Page, web: WebServer, look: Look
 ) -> None:
@@ -122,13 +150,15 @@ def test_models_budget_and_network_are_changed_on_the_agents_page(
     page.get_by_role("tab", name="About").click()
     expect(page.get_by_role("list", name="Tokens by month")).to_contain_text("790 tokens")
     models = page.get_by_role("region", name="Models")
-    models.get_by_label("Models, best first").fill("stub/large, stub/small")
+    models.get_by_role("combobox", name="Model").fill("stub/large")
+    models.get_by_role("button", name="Another to fall back to").click()
+    models.get_by_role("combobox", name="Fallback 1").fill("stub/small")
     models.get_by_label("Most tokens a month").fill("5000")
     models.get_by_role("button", name="Save").click()
     expect(page.locator(".note-ok")).to_contain_text("from its next question on")
     chosen = web.do(lambda: web.taos.models.get("hello"))
     assert (chosen.models, chosen.monthly_tokens) == (("stub/large", "stub/small"), 5000)
-    models.get_by_label("Models, best first").fill("nobody/x")
+    models.get_by_role("combobox", name="Fallback 1").fill("nobody/x")
     models.get_by_role("button", name="Save").click()
     expect(page.locator(".note-fail")).to_contain_text("no provider")
     page.locator(".note-fail").get_by_role("button").click()
@@ -171,7 +201,7 @@ def test_what_a_new_agent_may_reach_and_uses(
     sheet = page.get_by_role("dialog")
     sheet.get_by_text("More choices").click()
     sheet.get_by_text("Nothing", exact=True).click()
-    sheet.get_by_role("textbox", name="Model").fill("stub/small")
+    sheet.get_by_role("combobox", name="Model").fill("stub/small")
     sheet.get_by_role("button", name="Deploy", exact=True).click()
     expect(page.locator(".title")).to_contain_text("Ready")
     agent = web.do(lambda: web.taos.agents.get_agent("hello"))

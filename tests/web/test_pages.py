@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from aiohttp import web as http
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.web.conftest import Look, Watched, log_in
+from tests.web.conftest import SHOTS, SIZES, Look, Watched, check, log_in
 from tests.web.world import PASSWORD, WebServer
+from tinyagentos.access import SetupCode
 from tinyagentos.agents.order import VERSION_KEY
+from tinyagentos.agents.readiness import Answer
+from tinyagentos.agents.watch import FAILURES
 from tinyagentos.model.agent import AgentSpec
-from tinyagentos.model.job import Job
+from tinyagentos.model.job import Job, Problem
+from tinyagentos.store.access import AccessTable
+from tinyagentos.store.jobs import JobTable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
@@ -25,6 +32,22 @@ def deploy(web: WebServer, name: str) -> Job:
         return job
 
     return web.do(run)
+
+
+def become(web: WebServer, status: int) -> None:
+    """Have the agent answer with that status from now on, and the pages told."""
+
+    async def answer(request: http.Request, _: str) -> http.StreamResponse:
+        return http.Response(status=status, text="busy")
+
+    def change() -> None:
+        [instance] = web.fake.project().instances.values()
+        for one in instance.agents:
+            one.answer = answer
+        for _ in range(FAILURES):
+            web.taos.host.watch.note(instance.json["name"], Answer(status, "busy"))
+
+    web.change(change)
 
 
 def test_the_first_agent_from_the_empty_page(page: Page, web: WebServer, look: Look) -> None:
@@ -131,6 +154,35 @@ def test_the_terminal(page: Page, web: WebServer, look: Look) -> None:
     look("agent-terminal")
 
 
+def test_the_terminal_on_a_phone(browser: Browser, web: WebServer) -> None:
+    deploy(web, "hello")
+    context = browser.new_context(viewport=SIZES["390"], has_touch=True, is_mobile=True)
+    page = context.new_page()
+    log_in(page, web)
+    page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("tab", name="Terminal").click()
+    screen = page.locator(".xterm")
+    expect(screen).to_contain_text("agent@hello")
+
+    [*_, shell] = [run for run in web.fake.execs.values() if run.body.get("interactive")]
+    screen.tap()
+    for name in ("Escape", "Tab", "Up", "Left"):
+        page.get_by_role("button", name=name, exact=True).tap()
+    ctrl = page.get_by_role("button", name="Control")
+    ctrl.tap()
+    expect(ctrl).to_have_attribute("aria-pressed", "true")
+    page.keyboard.type("cc")  # the keyboard still types into the terminal
+    expect(ctrl).to_have_attribute("aria-pressed", "false")
+    expect(screen).to_contain_text("^[^I^[[A^[[D^Cc")
+    page.screenshot(path=SHOTS / "agent-terminal-phone.png")
+    check(page, "terminal on a phone")
+    before = len(shell.resized)
+    page.set_viewport_size({"width": 844, "height": 390})
+    page.wait_for_timeout(600)
+    assert len(shell.resized) > before
+    context.close()
+
+
 def test_snapshots_power_and_deleting_by_name(page: Page, web: WebServer, look: Look) -> None:
     deploy(web, "hello")
     page.goto(f"{web.address}/agents/hello")
@@ -205,13 +257,17 @@ def test_an_image_is_fetched_paused_and_fetched_on(page: Page, web: WebServer, l
     page.goto(f"{web.address}/images")
     card = page.locator("section").filter(has_text="openclaw").first
     expect(card).to_contain_text("Not on this host")
+    expect(card).to_contain_text(re.compile(r"Packed\s*1\.0 MB"))  # the channel was asked
     look("images-absent")
     card.get_by_role("button", name="Download fast-deploy image").click()
     expect(card).to_contain_text("Downloading")
     expect(card).to_contain_text(re.compile(r"\d.* of \d.* [MkB]+"))
+    expect(card).to_contain_text(re.compile(r"\d+ kB/s, about \d+ s left"))
     look("images-fetching")
     card.get_by_role("button", name="Pause").click()
     expect(card.get_by_role("button", name="Go on downloading")).to_be_visible()
+    expect(card).to_contain_text(re.compile(r"\d.* of 1\.0 MB are here"))
+    look("images-paused")
     [part] = (web.folder / "cache" / "images").glob("*.part")
     had = part.stat().st_size
     assert had
@@ -253,6 +309,84 @@ def test_logging_out_ends_other_tabs(page: Page, context: BrowserContext, web: W
     page.wait_for_url("**/host")
 
 
+def test_a_login_leads_to_what_was_wanted(
+    page: Page, context: BrowserContext, web: WebServer
+) -> None:
+    context.clear_cookies()
+    page.goto(f"{web.address}/?deploy=1")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Deploy an agent")
+
+
+def test_how_the_doors_look(
+    page: Page, context: BrowserContext, web: WebServer, look: Look
+) -> None:
+    page.goto(f"{web.address}/nothing")
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    look("nothing")
+    context.clear_cookies()
+    page.goto(f"{web.address}/login")
+    page.get_by_label("Password").fill("wrong password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not the password")
+    look("login-wrong")
+    page.goto(f"{web.address}/login")
+    look("login")
+    try:
+        web.change(lambda: AccessTable(web.taos.database).drop_secret("password"))
+        page.goto(f"{web.address}/setup")
+        look("setup")
+
+        async def code() -> SetupCode:
+            return web.taos.access.new_code()
+
+        page.goto(web.address + web.do(code).path)
+        page.get_by_label("New password").fill("short")
+        page.get_by_role("button", name="Set password").click()
+        expect(page.get_by_role("alert")).to_contain_text("has 5 characters")
+        look("setup-short")
+    finally:
+        web.do(lambda: web.taos.access.set_password(PASSWORD))
+
+
+def test_how_a_failed_job_looks(page: Page, web: WebServer, look: Look) -> None:
+    web.change(lambda: setattr(web.taos.builder, "fail", True))
+    job = web.do(lambda: web.taos.deploy("hello"))
+    log = "\n".join(f"12:00:{n:02} agent: Error: no such module /opt/agent/{n}" for n in range(20))
+    error = Problem("not_ready", f"The agent ended at its start.\n{log}", "Run `taos doctor`.")
+    web.change(lambda: JobTable(web.taos.database).save(replace(job, error=error)))
+    page.goto(f"{web.address}/jobs/{job.id}")
+    expect(page.get_by_role("alert")).to_contain_text("ended at its start")
+    last = "(pre) => pre.scrollTop === 0 && pre.scrollHeight > pre.clientHeight"
+    assert page.get_by_label("Last lines of the log").evaluate(
+        last
+    )  # 0 is the end of a reversed one
+    look("job-failed")
+    page.goto(f"{web.address}/agents/hello")
+    expect(page.get_by_role("alert")).to_contain_text("ended at its start")
+    look("agent-failed-log")
+
+
+def test_how_an_agent_looks_that_is_not_ready(page: Page, web: WebServer, look: Look) -> None:
+    deploy(web, "hello")
+    page.goto(f"{web.address}/agents/hello")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".title")).to_contain_text("Stopped")
+    go = web.fake.hold_next("PUT /1.0/instances/*/state")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".title")).to_contain_text("Starting")
+    look("agent-starting")
+    web.change(go.set)
+    expect(page.locator(".title")).to_contain_text("Ready")
+    become(web, 503)
+    expect(page.locator(".title")).to_contain_text("Unhealthy")
+    look("agent-unhealthy")
+    page.goto(web.address)
+    expect(page.get_by_role("listitem").last).to_contain_text("Unhealthy")
+    look("agents-unhealthy")
+
+
 def test_by_keyboard_alone(page: Page, web: WebServer) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -284,6 +418,22 @@ def test_a_page_that_lies_still_asks_for_nothing(page: Page, web: WebServer) -> 
     watched = Watched(page, web.address)
     page.wait_for_timeout(12_000)
     assert watched.requests == []
+
+
+def test_a_name_that_nobody_chose_gets_a_page_that_says_so(
+    browser: Browser, web: WebServer
+) -> None:
+    page = browser.new_page(viewport=SIZES["390"])
+    answer = page.goto(web.address.replace("127.0.0.1", "other.localhost"))
+    assert answer
+    assert answer.status == 421
+    heading = page.get_by_role("heading", name="does not answer under the name other.localhost")
+    expect(heading).to_be_visible()
+    page.screenshot(path=SHOTS / "other-name-390.png")
+    check(page, "other name")
+    page.get_by_role("link", name=web.address).click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.close()
 
 
 def test_the_session_is_kept_from_scripts_and_other_sites(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
@@ -107,6 +108,10 @@ class WebServer:
         """Incus is away."""
         await self.fake.stop()
 
+    def lose_channel(self) -> None:
+        """No channel of images is configured."""
+        self.taos.settings = self._settings.model_copy(update={"image_channel": ""})
+
     async def find_incus(self) -> None:
         """Incus is back, with all it had."""
         await self.fake.start()
@@ -117,6 +122,7 @@ class WebServer:
         taos.builder.fail = False
         taos.builder.go_on.set()
         fake.answer = None
+        fake.awake.set()
         self.mirror.rate = 0
         fake.ready_after = 0
         for job in taos.runner.list_active():
@@ -128,7 +134,9 @@ class WebServer:
         fake.project().images.clear()
         fake.project().aliases.clear()
         taos.database.execute("DELETE FROM jobs")
-        taos.database.execute("DELETE FROM providers")
+        for table in ("providers", "supply", "timings"):
+            taos.database.execute(f"DELETE FROM {table}")
+        taos.settings = self._settings
         for part in (self.folder / "cache" / "images").glob("*"):
             part.unlink()
 
@@ -152,7 +160,9 @@ class WebServer:
             self.taos = WebTaos(
                 self.folder, self.fake, port=0, image_channel=self.mirror.url,
                 image_root=self.released.root, image_policy="manual",
+                frameworks=("openclaw", "hermes-agent", "opencode"),
             )  # fmt: skip
+            self._settings = self.taos.settings
             self.taos.start()
             entrance = Entrance(self.taos)
             tasks = [asyncio.create_task(entrance.run())]
@@ -177,18 +187,29 @@ class WebServer:
         self._ready.set()
 
 
+def as_terminals_show(control: re.Match[bytes]) -> bytes:
+    """`^C` for a Ctrl-C."""
+    return b"^" + bytes([control[0][0] | 0x40])
+
+
 async def act_like_an_agent(run: FakeExec) -> int:
-    """The log of an agent, which goes on when followed; everything else just works."""
+    """The log of an agent, which goes on when followed until the agent's instance stops.
+
+    Everything else just works.
+    """
     if run.body.get("interactive"):
         await run.write(b"agent@hello:~$ ")
         while (typed := await run.stdin.get()) is not None:
-            await run.write(typed.replace(b"\r", b"\r\nagent@hello:~$ "))
+            shown = re.sub(rb"[\x00-\x0c\x0e-\x1f]", as_terminals_show, typed)
+            await run.write(shown.replace(b"\r", b"\r\nagent@hello:~$ "))
     elif run.argv[0] == "journalctl":
         for number in range(40):
             await run.write(f"12:00:{number:02} agent: turn {number} done\n".encode())
         await run.write(b"12:01:00 agent: <script>alert(1)</script> needle\n")
         if "-f" in run.argv or "--follow" in run.argv:
-            await asyncio.sleep(3600)
+            began_with = list(run.instance.agents)
+            while run.instance.agents == began_with:  # the fake makes others at each start
+                await asyncio.sleep(0.05)
     return 0
 
 

@@ -8,26 +8,41 @@ imported becomes a kept state (kept.py), which a deploy then begins with.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 import re
 import tarfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kept import keep_state
 from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.network import read_policy
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, UNIT, VERSION_KEY
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    AUTOSTART,
+    FRAMEWORK_KEY,
+    IDLE_KEY,
+    KEPT_KEY,
+    NESTING,
+    TITLE_KEY,
+    UNIT,
+    VERSION_KEY,
+)
+from tinyagentos.agents.packed import unpacked_bytes
+from tinyagentos.agents.settings import ROOT, check_title, read_schedule
 from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.agent import AgentSpec, check_agent_name
+from tinyagentos.model.agent import AgentSpec, SnapshotSchedule, check_agent_name
 from tinyagentos.model.errors import InvalidInput, NoSpace, Untrusted
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
@@ -42,8 +57,12 @@ BACKUP = "export"
 LARGEST_AGENT_FILE = 64 * 1024
 PIECE = 1024 * 1024
 STALL = 120.0
+# How much of what a pool has free an import may take: the agents there go on writing.
+FREE_TO_USE = 0.9
 # What systemd gives a unit to stop is 90 s.
 STOP_WITHIN = 100.0
+# What reading a description that somebody made up can raise.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,19 +78,29 @@ class Carried:
     sha256: str
 
 
-def describe(instance: Instance) -> Mapping[str, object]:
-    """What the file tells of the agent besides its state."""
+def describe(instance: Instance, volume: Mapping[str, str]) -> Mapping[str, object]:
+    """What the file tells of the agent besides its state. volume: its state volume's config."""
     config = instance.config
-    models = read_choice(config).models
+    choice = read_choice(config)
+    models = tuple(map(str, choice.models))
     return {
         "format": FORMAT,
         "name": config[AGENT_KEY],
         "framework": config[FRAMEWORK_KEY],
         "version": config.get(VERSION_KEY, ""),
-        "model": str(models[0]) if models else "",
+        "model": models[0] if models else "",
+        "fallbacks": models[1:],
+        "monthly_tokens": choice.monthly_tokens,
         "network": str(read_policy(config)),
         "memory_bytes": config.get("limits.memory", ""),
         "cpus": config.get("limits.cpu", ""),
+        "disk_bytes": instance.devices.get(ROOT, {}).get("size", ""),
+        "state_bytes": volume.get("size", ""),
+        "title": config.get(TITLE_KEY, ""),
+        "autostart": config.get(AUTOSTART) != "false",
+        "idle_stop_minutes": config.get(IDLE_KEY, ""),
+        "snapshots": read_schedule(volume),
+        "nesting": config.get(NESTING) == "true",
     }
 
 
@@ -99,20 +128,43 @@ def read_carried(path: Path) -> Carried:
                 f"{path.name} has format {told['format']!r}; this taOS reads {FORMAT}.",
                 hint="A newer taOS wrote it: update this one.",
             )
-        spec = AgentSpec(
-            name=check_agent_name(str(told["name"])),
-            framework=str(told["framework"]),
-            model=str(parse_model(told["model"])) if told["model"] else "",
-            memory_bytes=_number(told["memory_bytes"]),
-            cpus=_number(told["cpus"]),
-            network=str(NetworkPolicy.parse(str(told["network"]))),
-        )
+        if "checksum" in told and told.pop("checksum") != _checksum(told):
+            raise Untrusted(
+                f"{path.name} is damaged.", hint="Copy the file again, or export again."
+            )
+        spec = _read_spec(told)
         digest = str(told["sha256"])
         if not _DIGEST.fullmatch(digest) or told["size"] != members[STATE_FILE][1]:
             raise ValueError(digest)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidInput(f"{path.name} does not say what is in it.", hint=hint) from error
     return Carried(path, spec, str(told["version"])[:100], *members[STATE_FILE], digest)
+
+
+def _read_spec(told: Mapping[str, Any]) -> AgentSpec:
+    """The agent as it was set; what an older taOS did not write is as it usually is."""
+    return AgentSpec(
+        name=check_agent_name(str(told["name"])),
+        framework=str(told["framework"]),
+        model=str(parse_model(told["model"])) if told["model"] else "",
+        fallbacks=tuple(str(parse_model(one)) for one in told.get("fallbacks", ())),
+        monthly_tokens=int(told.get("monthly_tokens", 0)),
+        network=str(NetworkPolicy.parse(str(told["network"]))),
+        memory_bytes=_number(told["memory_bytes"]),
+        cpus=_number(told["cpus"]),
+        disk_bytes=_number(told.get("disk_bytes")),
+        state_bytes=_number(told.get("state_bytes")),
+        title=check_title(str(told.get("title", ""))),
+        autostart=told.get("autostart") is not False,
+        idle_stop_minutes=_number(told.get("idle_stop_minutes")) or 0,
+        snapshots=SnapshotSchedule(told.get("snapshots", "off")),
+        nesting=told.get("nesting") is True,
+    )
+
+
+def _checksum(told: Mapping[str, Any]) -> str:
+    """What tells that nothing of it was changed by accident."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _number(text: object) -> int | None:
@@ -132,8 +184,12 @@ async def export_agent(job: JobContext, host: Host) -> None:
         try:
             await _write(part, pool, job, host)
         except OSError as error:
-            raise NoSpace(
-                f"{part.parent} takes no more: {error.strerror}.", hint="Make room there."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(
+                    f"{part.parent} takes no more: {error.strerror}.", hint="Make room there."
+                ) from error
+            raise InvalidInput(
+                f"{part.parent} cannot be written: {error.strerror}.", hint="Give another folder."
             ) from error
         part.replace(job.params["to"])
         await _drop_copy(pool, copy, host)
@@ -170,8 +226,10 @@ async def undo_export(job: JobContext, host: Host) -> None:
 
 async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
     digest, size = hashlib.sha256(), 0
-    with part.open("wb") as file:
-        part.chmod(0o600)  # what an agent knows is nobody else's
+    part.unlink(missing_ok=True)  # of an attempt that a crash ended
+    # What an agent knows is nobody else's, and goes into no file that somebody else put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
         # The state's own head comes when its size is known.
         file.write(bytes(tarfile.BLOCKSIZE))
         source = host.incus.storage.read_volume_backup(pool, _copy_name(job), BACKUP, stall=STALL)
@@ -182,12 +240,13 @@ async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
             job.progress(size, None)
         file.write(bytes(-size % tarfile.BLOCKSIZE))
         told = json.loads(job.params["agent_file"]) | {"sha256": digest.hexdigest(), "size": size}
-        content = json.dumps(told, indent=2).encode()
+        content = json.dumps(told | {"checksum": _checksum(told)}, indent=2).encode()
         file.write(_head(AGENT_FILE, len(content)) + content)
         file.write(bytes(-len(content) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))
         file.seek(0)
         file.write(_head(STATE_FILE, size))
         file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())  # it may be a stick that is pulled out
 
 
 def _head(name: str, size: int) -> bytes:
@@ -203,13 +262,15 @@ async def import_state(job: JobContext, host: Host) -> None:
     with job.step(CHECK):
         carried = await asyncio.to_thread(read_carried, Path(job.params["from"]))
         room = await host.incus.storage.get_resources(pool)
-        if room.free_bytes < 2 * carried.size:
+        await asyncio.to_thread(check_state, carried)
+        most = int(room.free_bytes * FREE_TO_USE)
+        part = (carried.path, carried.offset, carried.size)
+        if await asyncio.to_thread(unpacked_bytes, *part, most) > most:
             raise NoSpace(
-                f"The state has {carried.size // 2**20} MiB packed; pool {pool} has "
-                f"{room.free_bytes // 2**20} MiB free, which may not do.",
+                f"The state unpacks to more than {most // 2**20} MiB; pool {pool} has "
+                f"{room.free_bytes // 2**20} MiB free.",
                 hint="Delete what you do not need, or grow the pool.",
             )
-        await asyncio.to_thread(check_state, carried)
     with job.step(GIVE):
         found = await host.incus.storage.find_volume(pool, volume)
         if found and found.config.get(KEPT_KEY):

@@ -14,7 +14,7 @@ from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.readiness import open_agent
 from tinyagentos.agents.service import no_agent
-from tinyagentos.gateway.events import Events, TooLarge, data_of
+from tinyagentos.gateway.events import Events, data_of
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.model.errors import Conflict, InvalidInput, Unavailable
@@ -26,7 +26,9 @@ CONNECT_WITHIN = 10.0
 SILENT_WITHIN = 600.0
 ANSWER_WITHIN = 3600.0
 LARGEST_REFUSAL = 2000
+# Characters of text, and bytes with all that is around it: some 200 for a word.
 LONGEST_ANSWER = 1_000_000
+LARGEST_ANSWER = 64 * 1024 * 1024
 CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -88,32 +90,27 @@ class Chat:
         timeout = aiohttp.ClientTimeout(
             total=ANSWER_WITHIN, sock_connect=CONNECT_WITHIN, sock_read=SILENT_WITHIN
         )
+        token = agent_token(self._host.key, instance)
         try:
-            async with (
-                open_agent(self._host.socket(instance)) as agent,
-                agent.post(
-                    chat.path,
-                    json=question,
-                    headers=chat_headers(chat, agent_token(self._host.key, instance), conversation),
-                    timeout=timeout,
-                ) as response,
-            ):
-                if response.status != 200:
-                    said = (await response.content.read(LARGEST_REFUSAL)).decode(errors="replace")
-                    raise Unavailable(
-                        f"Agent {name!r} answered {response.status}: {said.strip()}",
-                        hint=f"`taos agent logs {name}` shows what it met.",
-                    )
-                length = 0
-                async with aclosing(_pieces(response)) as pieces:
-                    async for piece in pieces:
-                        length += len(piece)
-                        if length > LONGEST_ANSWER:
-                            raise Unavailable(
-                                f"The answer of agent {name!r} has no end.", hint="Ask for less."
-                            )
-                        yield piece
-        except (aiohttp.ClientError, OSError, TimeoutError, TooLarge) as error:
+            with self._host.uses.using(instance):
+                async with (
+                    open_agent(self._host.socket(instance)) as agent,
+                    agent.post(
+                        chat.path,
+                        json=question,
+                        headers=chat_headers(chat, token, conversation),
+                        timeout=timeout,
+                        # Where it would lead is no place that the agent's token goes to.
+                        allow_redirects=False,
+                    ) as response,
+                ):
+                    if response.status != 200:
+                        raise await _refusal(name, response)
+                    async with aclosing(_pieces(name, response)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+        # What reading a stranger's bytes raises; an event without an end is a ValueError too.
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
             raise Unavailable(
                 f"Agent {name!r} gave no answer ({type(error).__name__}).",
                 hint=f"`taos agent show {name}` tells its state, `taos agent logs {name}` more.",
@@ -128,13 +125,33 @@ def chat_headers(chat: AgentChat, token: str, conversation: str) -> dict[str, st
     return {**wanted, "Authorization": f"Bearer {token}"}
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
-    """The text in streamed chat completions."""
-    events = Events()
+async def _refusal(name: str, response: aiohttp.ClientResponse) -> Unavailable:
+    said = (await response.content.read(LARGEST_REFUSAL)).decode(errors="replace")
+    return Unavailable(
+        f"Agent {name!r} answered {response.status}: {said.strip()}",
+        hint=f"`taos agent logs {name}` shows what it met.",
+    )
+
+
+async def _pieces(name: str, response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
+    """The text in streamed chat completions; Unavailable when the agent breaks off, or never ends.
+
+    An answer can go on without a word of text, too: so its bytes are counted as well.
+    """
+    events, length, size = Events(), 0, 0
+    endless = Unavailable(f"The answer of agent {name!r} has no end.", hint="Ask for less.")
     async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            raise endless
         for event in events.feed(chunk):
             match data_of(event):
                 case {"choices": [{"delta": {"content": str(text)}}, *_]} if text:
-                    yield text
+                    length += len(text)
+                    if length > LONGEST_ANSWER:
+                        raise endless
+                    # Half a pair of surrogates can stand in JSON, but in nothing that is sent on.
+                    yield text.encode(errors="replace").decode()
                 case {"error": {"message": str(said)}}:
+                    said = said[:LARGEST_REFUSAL].encode(errors="replace").decode()
                     raise Unavailable(f"The agent broke off: {said}", hint="Ask again.")

@@ -10,10 +10,16 @@ import time
 from dataclasses import replace
 
 from tinyagentos.agents import instances, keep
+from tinyagentos.agents.expect import (
+    expect_build,
+    expect_rest,
+    left_seconds,
+    read_speed,
+    start_seconds,
+)
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import SOURCE_KEY, STAGE_KEY, DeployOrder
 from tinyagentos.agents.plan import (
-    FALLBACK_BASE,
     LaunchPlan,
     Outlook,
     expect_image,
@@ -28,14 +34,11 @@ from tinyagentos.agents.steps import (
     DEPLOY,
     IMAGE_STEPS,
     INSTALL,
-    INSTALLED,
-    MAKE_BASE,
     PLAN,
     WAIT_BUILD,
     WAIT_IMAGE,
     WAIT_STEPS,
 )
-from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.images.download import FETCH, SETTLE
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.jobs.context import JobContext
@@ -57,6 +60,7 @@ async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchP
     refused = waited = ""
     while True:
         with job.step(PLAN):
+            speed = await read_speed(host)
             if begun := await _begun_earlier(order, job, host):
                 plan, other = begun, None
             else:
@@ -67,12 +71,18 @@ async def choose_way(order: DeployOrder, job: JobContext, host: Host) -> LaunchP
                 other = find_builder(order, job.job, host) if plan.source == "build" else None
             if other is None:
                 # Nothing waits between the look and the choice: only one deploy becomes builder.
+                rest = expect_rest(plan, order.framework, host, speed)
                 job.choose_source(plan.source, plan.reason)
+                # What was begun before a crash is not expected to take all of it again.
+                if begun is None or job.job.expected_seconds is None:
+                    job.expect(rest)
                 job.plan_steps(*_steps(plan))
                 if not plan.wait:
                     return plan
         if other:
             with job.step(WAIT_BUILD):
+                if (left := left_seconds(other)) is not None:
+                    job.expect(left + start_seconds(order.framework, host, speed))
                 job.note(f"{other.kind} of {other.subject.partition(':')[2]} makes it")
                 await host.runner.wait_job(other.id)
         elif download:
@@ -106,20 +116,6 @@ def needs_line(job: Job) -> bool:
     return is_building(job) and any(
         step.state == "running" and step.name in (BASE, INSTALL) for step in job.steps
     )
-
-
-async def expect_build(framework: str, host: Host) -> float:
-    """Seconds that a build would take here, up to a root that is whole."""
-    recipe = host.recipes[framework]
-    base = load_recipe(recipe.base)
-    slowness = await asyncio.to_thread(host.slowness)
-    subject = image_alias(framework, host.arch)
-    measured = host.timings.typical_seconds(INSTALLED, subject)
-    seconds = measured or recipe.build_seconds * slowness
-    if not await is_image_present(host.incus, FALLBACK_BASE, host.arch):
-        measured = host.timings.typical_seconds(MAKE_BASE, image_alias(recipe.base, host.arch))
-        seconds += measured or base.build_seconds * slowness
-    return seconds
 
 
 async def _begun_earlier(order: DeployOrder, job: JobContext, host: Host) -> LaunchPlan | None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from tinyagentos.agents import instances, keep, kept
-from tinyagentos.agents.choice import choose_way, expect_build, image_came
+from tinyagentos.agents.choice import choose_way, image_came
+from tinyagentos.agents.expect import expect_build, expect_rest, read_speed
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_device
 from tinyagentos.agents.order import (
@@ -23,6 +24,7 @@ from tinyagentos.agents.order import (
     door_device,
     instance_request,
     model_device,
+    redact,
     render_env,
 )
 from tinyagentos.agents.plan import LaunchPlan, is_worth_switching
@@ -103,9 +105,11 @@ async def ensure_root_built(
     await instances.remove_roots(order.instance, host)
     image = image_alias(order.framework, host.arch)
     reason = f"the image came about {left:.0f} s before the build would have been done"
-    job.choose_source("image", reason)
+    plan = LaunchPlan("image", image, reason)
+    job.choose_source(plan.source, reason)
+    job.expect(expect_rest(plan, order.framework, host, await read_speed(host)))
     job.plan_steps(*IMAGE_STEPS)
-    return LaunchPlan("image", image, reason)
+    return plan
 
 
 async def _build_root(
@@ -141,8 +145,8 @@ async def ensure_instance(
             )
         pool = await instances.pick_pool(host)
         if order.kept:
-            await kept.take_kept(order, pool.name, host)
-        await instances.ensure_volume(order, pool.name, host)
+            await kept.take_kept(order, pool, host)
+        await instances.ensure_volume(order, pool, host)
         devices: dict[str, Mapping[str, str]] = {}
         # A build fetches from wherever this host does, which the policy may close; its NIC comes
         # before the agent does.
@@ -157,7 +161,7 @@ async def ensure_instance(
             fingerprint=image.fingerprint,
             job_id=job.job.id,
             pool=pool.name,
-            has_quota=pool.driver in instances.COW_DRIVERS,
+            has_quota=instances.has_quota(pool),
             devices=devices,
             restarts=await host.incus.has_extension("instance_auto_restart"),
         )
@@ -248,7 +252,8 @@ async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host:
                 await wait_ready(ask_agent, look, within=within, report=_once(job.note))
             except NotReady as error:
                 tail = await instances.log_tail(instance, host)
-                raise NotReady(f"{error.message}\n{tail}".strip(), hint=error.hint) from error
+                said = redact(error.message, instance, host.key)
+                raise NotReady(f"{said}\n{tail}".strip(), hint=error.hint) from error
         host.watch.note(instance, Answer(200, "200"))
 
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from tinyagentos.agents.build import Builder
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.images.line import Line
@@ -42,6 +43,7 @@ class Host:
     now: Callable[[], datetime]
     watch: Watch
     addresses: Callable[[], Awaitable[tuple[IPv4Address, ...]]]
+    uses: Uses
 
     def socket(self, instance: str) -> Path:
         """Where the host reaches the agent's port."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, UNIT, DeployOrder
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    FRAMEWORK_KEY,
+    UNIT,
+    DeployOrder,
+    redact,
+    volume_config,
+)
 from tinyagentos.agents.roles import ROLE_KEY, next_name, previous_name
 from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
@@ -15,6 +23,10 @@ from tinyagentos.model.errors import HostNotReady
 COW_DRIVERS = frozenset({"btrfs", "zfs"})
 MAX_RESTARTS = 3
 FOLLOW_WITHIN = 24 * 3600.0
+# What a command in an agent's instance is believed to say: root in there is a stranger.
+MOST_SAID = 256 * 1024
+LONGEST_LINE = 16 * 1024
+LONGEST_TOLD = 2000
 
 
 async def find_agent_instance(agent: str, host: Host) -> Instance | None:
@@ -34,14 +46,21 @@ async def pick_pool(host: Host) -> StoragePool:
     return await host.incus.storage.get_pool(name)
 
 
-async def ensure_volume(order: DeployOrder, pool: str, host: Host) -> None:
+def has_quota(pool: StoragePool) -> bool:
+    """Whether the pool can limit how large a root or a state grows."""
+    return pool.driver in COW_DRIVERS
+
+
+async def ensure_volume(order: DeployOrder, pool: StoragePool, host: Host) -> None:
     """The agent's state volume, made if it is not there."""
-    if await host.incus.storage.find_volume(pool, order.volume):
+    if await host.incus.storage.find_volume(pool.name, order.volume):
         return
+    config = {AGENT_KEY: order.agent, FRAMEWORK_KEY: order.framework}
+    config.update(volume_config(order, has_quota=has_quota(pool)))
     await host.incus.storage.create_volume(
-        pool,
+        pool.name,
         order.volume,
-        config={AGENT_KEY: order.agent, FRAMEWORK_KEY: order.framework},
+        config=config,
         description=f"State of taOS agent {order.agent}",
     )
 
@@ -87,7 +106,9 @@ async def stop(name: str, host: Host, *, within: int) -> None:
 async def why_failing(name: str, host: Host) -> str:
     """Why the agent's unit cannot become ready, or nothing while it may still."""
     shown = await _show_unit(name, host)
-    state, restarts = shown.get("ActiveState", ""), int(shown.get("NRestarts", "0") or 0)
+    said = shown.get("NRestarts", "")
+    restarts = int(said) if re.fullmatch(r"[0-9]{1,9}", said) else 0
+    state = shown.get("ActiveState", "")
     if state == "failed" or restarts >= MAX_RESTARTS:
         times = f" after {restarts} restarts" if restarts else ""
         return f"The agent's service ends right after its start{times}."
@@ -97,7 +118,7 @@ async def why_failing(name: str, host: Host) -> str:
 async def _show_unit(name: str, host: Host) -> dict[str, str]:
     argv = ("systemctl", "show", "--property=ActiveState,NRestarts", UNIT)
     try:
-        result = await host.incus.instances.exec(name, argv, within=5)
+        result = await host.incus.instances.exec(name, argv, within=5, most=MOST_SAID)
     except IncusError:
         return {}
     lines = result.stdout.decode(errors="replace").splitlines()
@@ -105,28 +126,45 @@ async def _show_unit(name: str, host: Host) -> dict[str, str]:
 
 
 async def log_tail(name: str, host: Host, lines: int = 20) -> str:
-    """The last lines of the agent's log, or nothing when it cannot be read."""
+    """The last lines of the agent's log without its tokens, or nothing when it cannot be read."""
     argv = ("journalctl", f"--unit={UNIT}", f"--lines={lines}", "--no-pager", "--output=cat")
     try:
-        result = await host.incus.instances.exec(name, argv, within=10)
+        result = await host.incus.instances.exec(name, argv, within=10, most=MOST_SAID)
     except IncusError:
         return ""
-    return result.stdout.decode(errors="replace").strip()
+    said = redact(result.stdout.decode(errors="replace").strip(), name, host.key)
+    return "\n".join(line[:LONGEST_TOLD] for line in said.splitlines()[-lines:])
 
 
 async def read_log(
     name: str, unit: str, host: Host, *, follow: bool, lines: int, since: datetime | None = None
 ) -> AsyncIterator[str]:
-    """The unit's log, line by line."""
+    """The unit's log, line by line; of one that is very long, its beginning."""
     argv = ["journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=short-iso"]
-    rest = b""
+    cutter = Lines()
     within = FOLLOW_WITHIN if follow else 30.0
     argv += ["--follow"] if follow else []
     argv += [f"--since=@{since.timestamp():.0f}"] if since else []
     async with host.incus.instances.exec_stream(name, argv, within=within) as journal:
         async for _, chunk in journal:
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
+            for line in cutter.feed(chunk):
                 yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace")
+    if cutter.rest:
+        yield cutter.rest.decode(errors="replace")
+
+
+class Lines:
+    """Cuts a stream into lines, and lines that are too long short."""
+
+    def __init__(self, longest: int = LONGEST_LINE) -> None:
+        self.rest = b""
+        self._longest = longest
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The lines that the chunk completes."""
+        *whole, rest = chunk.split(b"\n")
+        for line in whole:
+            yield (self.rest + line)[: self._longest]
+            self.rest = b""
+        # Of a line without an end nothing more than this is ever held.
+        self.rest = (self.rest + rest)[: self._longest]

@@ -7,9 +7,15 @@ from datetime import datetime
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY, DeployOrder
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    FRAMEWORK_KEY,
+    KEPT_KEY,
+    DeployOrder,
+    volume_config,
+)
 from tinyagentos.incus import NotFound as IncusNotFound
-from tinyagentos.incus import Volume
+from tinyagentos.incus import StoragePool, Volume
 from tinyagentos.model.agent import KeptState
 from tinyagentos.model.errors import InvalidInput, NotFound
 
@@ -71,14 +77,15 @@ async def drop_kept(name: str, host: Host) -> None:
     await host.incus.storage.delete_volume(pool.name, name)
 
 
-async def take_kept(order: DeployOrder, pool: str, host: Host) -> None:
+async def take_kept(order: DeployOrder, pool: StoragePool, host: Host) -> None:
     """Make the kept state the new agent's; once it is, nothing happens.
 
     Whose it was stays written on it: an undone deploy gives it back as that one's.
     """
-    if await host.incus.storage.find_volume(pool, order.kept):
-        await host.incus.storage.rename_volume(pool, order.kept, order.volume)
-    await host.incus.storage.update_volume(pool, order.volume, config=NOTHING_KEPT)
+    if await host.incus.storage.find_volume(pool.name, order.kept):
+        await host.incus.storage.rename_volume(pool.name, order.kept, order.volume)
+    config = {**NOTHING_KEPT, **volume_config(order, has_quota=instances.has_quota(pool))}
+    await host.incus.storage.update_volume(pool.name, order.volume, config=config)
 
 
 async def give_back(order: DeployOrder, host: Host) -> None:

@@ -13,12 +13,7 @@ from tinyagentos.agents.service import agent_subject, no_agent
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
-from tinyagentos.model.provider import (
-    MOST_FALLBACKS,
-    MOST_TOKENS,
-    AgentModels,
-    ModelChoice,
-)
+from tinyagentos.model.provider import AgentModels, ModelChoice, check_choice
 from tinyagentos.store.providers import UsageTable
 
 # A choice that was changed in Incus by hand is seen after this many seconds.
@@ -96,23 +91,27 @@ class Models:
         instance = await instances.find_agent_instance(name, self._host)
         if instance is None:
             raise no_agent(name)
+        self._check_at_rest(name)
+        await instances.set_config(instance.name, write_choice(choice), self._host)
+        self._choices.forget(instance.name)
+        # A job that began meanwhile may have copied the old choice to a new root already.
+        self._check_at_rest(name)
+        chosen = await self.get(name)
+        if chosen.choice != choice:
+            raise Conflict(
+                f"Agent {name!r} was changed at the same moment.", hint="Look, and choose again."
+            )
+        return chosen
+
+    def _check_at_rest(self, name: str) -> None:
         if job := self._host.runner.find_active(agent_subject(name)):
             raise Conflict(
                 f"A {job.kind} job is at work on agent {name!r}.",
-                hint=f"Wait for it: `taos job watch {job.id}`.",
+                hint=f"Wait for it, then choose: `taos job watch {job.id}`.",
             )
-        await instances.set_config(instance.name, write_choice(choice), self._host)
-        self._choices.forget(instance.name)
-        return await self.get(name)
 
     async def _check(self, choice: ModelChoice) -> None:
-        if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):
-            raise InvalidInput(
-                "These models cannot be used together.",
-                hint=f"Give one model and up to {MOST_FALLBACKS} others to fall back to.",
-            )
-        if not 0 <= choice.monthly_tokens <= MOST_TOKENS:
-            raise InvalidInput(f"A budget of {choice.monthly_tokens} tokens cannot be kept.")
+        check_choice(choice)
         known = {one.name for one in await self._providers.list_providers()}
         for model in choice.models:
             if model.provider not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import NETWORK_KEY
@@ -85,20 +86,35 @@ async def _move(name: str, policy: NetworkPolicy, host: Host) -> None:
         await ensure_nic(previous_name(name), host, policy)
 
 
+async def refresh_bridges(host: Host) -> None:
+    """Bridges in use get rules that know the host's addresses of now."""
+    for network in await host.incus.networks.list():
+        policy = policy_of_bridge(network)
+        if policy and network.used_by:
+            await ensure_bridge(policy, host)
+
+
+async def refresh_when_changed(
+    known: tuple[IPv4Address, ...], host: Host
+) -> tuple[IPv4Address, ...]:
+    """The host's addresses now; bridges are refreshed when these are others than those known."""
+    now = await host.addresses()
+    if now != known:
+        await refresh_bridges(host)
+    return now
+
+
 async def tidy_bridges(host: Host, unused_before: frozenset[str]) -> frozenset[str]:
     """Remove bridges that are unused for the second time; those that were for the first.
 
-    Bridges in use get rules that know the host's addresses of now. A job that is at work may be
-    about to use one, so then none is removed.
+    A job that is at work may be about to use one, so then none is removed.
     """
     unused: set[str] = set()
     for network in await host.incus.networks.list():
         policy = policy_of_bridge(network)
-        if policy is None:
+        if policy is None or network.used_by:
             continue
-        if network.used_by:
-            await ensure_bridge(policy, host)
-        elif network.name not in unused_before or host.runner.list_active():
+        if network.name not in unused_before or host.runner.list_active():
             unused.add(network.name)
         else:
             await drop_policy_bridge(policy, host.incus)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyagentos.agents.plan import LaunchPlan
 from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.incus import InstanceRequest
-from tinyagentos.model.agent import AgentSpec, Source
+from tinyagentos.model.agent import AgentSpec, SnapshotSchedule, Source
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.recipe import Recipe
 
@@ -26,6 +26,11 @@ TITLE_KEY = "user.taos.title"
 IDLE_KEY = "user.taos.idle_stop"
 FALLBACK_KEY = "user.taos.fallback"
 BUDGET_KEY = "user.taos.budget"
+NESTING = "security.nesting"
+AUTOSTART = "boot.autostart"
+# How long Incus keeps what it took by each schedule.
+KEPT_FOR = {"hourly": "2d", "daily": "2w", "weekly": "8w"}
+PATTERN = "auto-{{ creation_date|date:'20060102-1504' }}"
 
 HOME = "/home/agent"
 ENV_FILE = "/etc/taos/agent.env"
@@ -47,8 +52,16 @@ class DeployOrder:
     memory_bytes: int
     cpus: int
     disk_bytes: int
+    state_bytes: int
     network: str
     kept: str
+    nesting: bool
+    fallbacks: str
+    monthly_tokens: int
+    title: str
+    autostart: bool
+    idle_stop_minutes: int
+    snapshots: SnapshotSchedule
 
     @property
     def volume(self) -> str:
@@ -71,15 +84,27 @@ class DeployOrder:
             memory_bytes=int(params["memory_bytes"]),
             cpus=int(params["cpus"]),
             disk_bytes=int(params["disk_bytes"]),
+            # What a job of an older taOS does not say; 0: no limit.
+            state_bytes=int(params.get("state_bytes", "0")),
             network=params["network"],
             kept=params["kept"],
+            nesting=params.get("nesting") == "True",
+            fallbacks=params.get("fallbacks", ""),
+            monthly_tokens=int(params.get("monthly_tokens", "0")),
+            title=params.get("title", ""),
+            autostart=params.get("autostart") != "False",
+            idle_stop_minutes=int(params.get("idle_stop_minutes", "0")),
+            snapshots=SnapshotSchedule(params.get("snapshots", "off")),
         )
 
 
-def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> DeployOrder:
+def make_order(
+    spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "", kept_bytes: int = 0
+) -> DeployOrder:
     """The order for a checked spec; what the spec leaves open is the recipe's default.
 
-    kept: the volume of the state it begins with; empty: a new one.
+    kept: the volume of the state it begins with; empty: a new one. kept_bytes: the least limit
+    that leaves that state room.
     """
     agent = recipe.agent
     return DeployOrder(
@@ -91,9 +116,35 @@ def make_order(spec: AgentSpec, recipe: Recipe, suffix: str, kept: str = "") -> 
         memory_bytes=spec.memory_bytes or agent.memory_limit_bytes,
         cpus=spec.cpus or agent.cpus,
         disk_bytes=spec.disk_bytes or agent.disk_bytes,
+        state_bytes=spec.state_bytes or max(agent.state_bytes, kept_bytes),
         network=str(NetworkPolicy.parse(spec.network)),
         kept=kept,
+        nesting=spec.nesting,
+        fallbacks=",".join(spec.fallbacks),
+        monthly_tokens=spec.monthly_tokens,
+        title=spec.title.strip(),
+        autostart=spec.autostart,
+        idle_stop_minutes=spec.idle_stop_minutes,
+        snapshots=spec.snapshots,
     )
+
+
+def volume_config(order: DeployOrder, *, has_quota: bool) -> Mapping[str, str]:
+    """What the agent's state volume has, new or taken up; has_quota: as in instance_request()."""
+    size = {"size": str(order.state_bytes)} if has_quota and order.state_bytes else {}
+    off = order.snapshots is SnapshotSchedule.off
+    return size if off else {**size, **schedule_keys(order.snapshots)}
+
+
+def schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
+    """The schedule as a state volume's config has it; empty values unset a key."""
+    if schedule is SnapshotSchedule.off:
+        return {"snapshots.schedule": "", "snapshots.expiry": "", "snapshots.pattern": ""}
+    return {
+        "snapshots.schedule": f"@{schedule}",
+        "snapshots.expiry": KEPT_FOR[schedule],
+        "snapshots.pattern": PATTERN,
+    }
 
 
 def instance_request(
@@ -128,7 +179,19 @@ def instance_request(
         "limits.memory": str(order.memory_bytes),
         "limits.processes": str(recipe.agent.processes),
         "security.idmap.isolated": "true",
+        # Nothing of ours asks Incus from inside, and a device of the host less is a door less.
+        "security.guestapi": "false",
     }
+    asked = {
+        FALLBACK_KEY: order.fallbacks,
+        BUDGET_KEY: str(order.monthly_tokens or ""),
+        TITLE_KEY: order.title,
+        IDLE_KEY: str(order.idle_stop_minutes or ""),
+        # Unset: Incus starts at boot what ran before.
+        AUTOSTART: "" if order.autostart else "false",
+        NESTING: "true" if order.nesting else "",
+    }
+    config |= {key: value for key, value in asked.items() if value}
     if restarts:
         config["boot.autorestart"] = "true"
     if order.cpus:
@@ -165,6 +228,13 @@ def model_device(socket: Path) -> Mapping[str, str]:
         "listen": f"tcp:127.0.0.1:{MODEL_PORT}",
         "connect": f"unix:{socket}",
     }
+
+
+def redact(text: str, instance: str, key: bytes) -> str:
+    """The text without the tokens of the agent with that instance."""
+    for token in (agent_token(key, instance), model_token(key, instance)):
+        text = text.replace(token, "[a token of the agent]")
+    return text
 
 
 def render_env(agent: str, instance: str, key: bytes) -> bytes:

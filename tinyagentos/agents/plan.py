@@ -22,6 +22,8 @@ MIB = 1024 * 1024
 # Reference figures, for a host that has measured nothing yet: bytes of an image's file that are
 # verified, imported and unpacked in a second on the machine that docs/images.md speaks of.
 SETTLE_RATE = 25e6
+# Seconds from an image that is here to an agent that answers: OpenClaw's, the slowest.
+START_SECONDS = 13.0
 # How far the two ways must differ before the first second of a download is believed.
 CLEARLY = 1.5
 # A download that is waited for is left when it would take so many times as long as the build.
@@ -32,12 +34,16 @@ SWITCH_GAIN = 3.0
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """What the instance is created from, and why. wait: the image is on its way here."""
+    """What the instance is created from, and why. wait: the image is on its way here.
+
+    wait_seconds: for how long, as far as is known.
+    """
 
     source: Literal["image", "build"]
     image: str
     reason: str
     wait: bool = False
+    wait_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,14 +122,15 @@ def plan_launch(
                 + (f": {refused}" if refused else "."),
                 hint="Deploy with --source build, or bring an image with `taos image import FILE`.",
             )
-        return LaunchPlan("image", image, "only the image was asked for; it is fetched", wait=True)
+        said = "only the image was asked for; it is fetched"
+        return LaunchPlan("image", image, said, wait=True, wait_seconds=outlook.image)
     if refused:
         return LaunchPlan("build", base, refused)
     if outlook is None:
         took = f"; it took {build_seconds:.0f} s here last time" if build_seconds else ""
         return LaunchPlan("build", base, f"no image on this host{took}")
     if outlook.image is not None and outlook.image < outlook.build:
-        return LaunchPlan("image", image, outlook.words, wait=True)
+        return LaunchPlan("image", image, outlook.words, wait=True, wait_seconds=outlook.image)
     return LaunchPlan("build", base, outlook.words)
 
 

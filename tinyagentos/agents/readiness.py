@@ -35,24 +35,43 @@ class Answer:
 
 Ask = Callable[[], Awaitable[Answer]]
 HEALTH_WITHIN = 1.0
+MOST_SAID = 300
 Look = Callable[[], Awaitable[str]]
 
 
 def open_agent(socket: Path) -> aiohttp.ClientSession:
-    """A session of HTTP to the agent behind the socket; the caller closes it."""
-    return aiohttp.ClientSession("http://agent", connector=aiohttp.UnixConnector(str(socket)))
+    """A session of HTTP to the agent behind the socket; the caller closes it.
+
+    What is behind the socket may be hostile: it is not asked for anything packed, and what it
+    packs nevertheless is not unpacked; no cookie of it is kept.
+    """
+    return aiohttp.ClientSession(
+        "http://agent",
+        connector=aiohttp.UnixConnector(str(socket)),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+    )
 
 
 async def ask(agent: aiohttp.ClientSession, path: str, *, within: float = ASK_WITHIN) -> Answer:
-    """Ask the agent once; no answer is an Answer too."""
+    """Ask the agent once; whatever it does is an Answer."""
+    limit = aiohttp.ClientTimeout(total=within)
     try:
-        async with agent.get(path, timeout=aiohttp.ClientTimeout(total=within)) as response:
-            said = (await response.content.read(300)).decode(errors="replace")
-            return Answer(response.status, f"{response.status} {said}".strip())
+        async with agent.get(path, timeout=limit, allow_redirects=False) as response:
+            said = (await response.content.read(MOST_SAID)).decode(errors="replace")
+            return Answer(response.status, f"{response.status} {_printable(said)}".strip())
     except TimeoutError:
         return Answer(0, f"no answer within {within:.0f} s")
-    except (aiohttp.ClientError, OSError) as error:
+    except Exception as error:
+        # What reading a stranger's bytes raises is nobody's list: one agent's must not end the
+        # watching of all.
         return Answer(0, f"no answer ({type(error).__name__})")
+
+
+def _printable(said: str) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(one if one.isprintable() else " " for one in said)
 
 
 def health_asker(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tinyagentos.factory.target import InstanceTarget
 from tinyagentos.host.facts import host_arch
 from tinyagentos.images.importer import ImageFile, import_file
 from tinyagentos.incus import Incus
+from tinyagentos.model.agent import DEFAULT_FRAMEWORK
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.image import INCUS_ARCH
 from tinyagentos.model.recipe import Recipe, RecipeKind
@@ -26,9 +27,14 @@ ONLINE_WITHIN = 30.0
 
 
 def agent_recipes() -> Mapping[str, Recipe]:
-    """Every framework that can be deployed, by name."""
-    recipes = (load_recipe(name) for name in list_recipes())
-    return {recipe.name: recipe for recipe in recipes if recipe.kind is RecipeKind.agent}
+    """Every framework that can be deployed, by name, in the order that people see."""
+    return {recipe.name: recipe for recipe in in_order(map(load_recipe, list_recipes()))}
+
+
+def in_order(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
+    """The agents among them: the default first, the others by title."""
+    agents = (recipe for recipe in recipes if recipe.kind is RecipeKind.agent)
+    return tuple(sorted(agents, key=lambda one: (one.name != DEFAULT_FRAMEWORK, one.title)))
 
 
 class RecipeBuilder:

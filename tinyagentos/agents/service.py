@@ -11,12 +11,23 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from tinyagentos.agents import bundle, instances, kept, network, settings, snapshots, upgrade
+from tinyagentos.agents import (
+    bundle,
+    expect,
+    instances,
+    kept,
+    network,
+    settings,
+    snapshots,
+    upgrade,
+)
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import (
     AGENT_KEY,
+    AUTOSTART,
     FRAMEWORK_KEY,
     IDLE_KEY,
+    NESTING,
     SOURCE_KEY,
     STAGE_KEY,
     TITLE_KEY,
@@ -28,8 +39,9 @@ from tinyagentos.agents.plan import check_disk, check_memory
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, SNAPSHOT_KEY, previous_name
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
+from tinyagentos.images.service import HELD_WITHIN
 from tinyagentos.images.supply import is_image_present
-from tinyagentos.incus import Instance
+from tinyagentos.incus import Image, Instance
 from tinyagentos.model.agent import (
     MIB,
     Agent,
@@ -45,9 +57,10 @@ from tinyagentos.model.agent import (
     parse_since,
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound
+from tinyagentos.model.image import image_alias
 from tinyagentos.model.job import Job
 from tinyagentos.model.network import NetworkPolicy
-from tinyagentos.model.provider import parse_model
+from tinyagentos.model.provider import ModelChoice, check_choice, parse_model
 from tinyagentos.model.recipe import Recipe
 
 LEAST_MEMORY_MB = 64
@@ -83,27 +96,36 @@ class Agents:
         recipe = self._check(spec)
         await self._check_name_free(spec.name)
         await self._check_room(recipe, spec.source)
-        state = await self._find_state(spec) if spec.state_of else ""
-        order = make_order(spec, recipe, self._host.new_suffix(), state)
+        state, least = await self._find_state(spec) if spec.state_of else ("", 0)
+        order = make_order(spec, recipe, self._host.new_suffix(), state, least)
         return self._host.runner.submit(
             DEPLOY, agent_subject(spec.name), order.to_params(), idempotency_key=idempotency_key
         )
 
-    async def _find_state(self, spec: AgentSpec) -> str:
-        """The kept state that the new agent begins with; Conflict when another one took it."""
+    async def _find_state(self, spec: AgentSpec) -> tuple[str, int]:
+        """The kept state that the new agent begins with, and the least limit that leaves it room.
+
+        Conflict when another one took it, or the limit that is asked for would not do.
+        """
         name = await kept.find_kept(spec.state_of, spec.framework, self._host)
         if any(job.params.get("kept") == name for job in self._host.runner.list_active()):
             raise Conflict(
                 f"Another deploy takes the state of {spec.state_of!r} already.",
                 hint="`taos job list` shows it.",
             )
-        return name
+        use = await settings.read_state_use(name, self._host)
+        if spec.state_bytes:
+            settings.check_state(spec.state_bytes, use)
+        return name, use.least_bytes
 
     def _check(self, spec: AgentSpec) -> Recipe:
         check_agent_name(spec.name)
         NetworkPolicy.parse(spec.network)
-        if spec.model:
-            parse_model(spec.model)
+        named = (spec.model, *spec.fallbacks)
+        models = tuple(parse_model(one) for one in named if one)
+        check_choice(ModelChoice(models, spec.monthly_tokens))
+        settings.check_title(spec.title)
+        settings.check_idle(spec.idle_stop_minutes)
         recipe = self._host.recipes.get(spec.framework)
         if recipe is None:
             raise InvalidInput(
@@ -113,6 +135,7 @@ class Agents:
         _check_range("memory", spec.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
         # What an image unpacks to counts, and a root that is full cannot even be changed.
         _check_range("disk", spec.disk_bytes, recipe.agent.image_disk_bytes, 2**62)
+        _check_range("state disk", spec.state_bytes, LEAST_DISK_MB * MIB, 2**62)
         _check_range("cpu", spec.cpus, 1, MOST_CPUS)
         return recipe
 
@@ -134,11 +157,10 @@ class Agents:
 
     async def _check_room(self, recipe: Recipe, source: Source) -> None:
         host = self._host
-        need = recipe.agent.memory_need_bytes
-        promised = need * sum(job.kind == DEPLOY for job in host.runner.list_active())
-        reserve = host.settings.memory_reserve_mb * MIB
         check_memory(
-            need, available_bytes=host.memory_available() - reserve, promised_bytes=promised
+            recipe.agent.memory_need_bytes,
+            available_bytes=self._memory_available(),
+            promised_bytes=self._memory_promised(),
         )
         pool = await instances.pick_pool(host)
         present = await is_image_present(host.incus, recipe.name, host.arch)
@@ -147,6 +169,26 @@ class Agents:
         disk = recipe.agent.image_disk_bytes if present else recipe.agent.build_disk_bytes
         room = await host.incus.storage.get_resources(pool.name)
         check_disk(disk, free_bytes=room.free_bytes, pool=pool.name)
+
+    def memory_room(self) -> int:
+        """Bytes of memory that one more agent may need now."""
+        return max(0, self._memory_available() - self._memory_promised())
+
+    async def disk_room(self) -> int:
+        """Bytes that are free where agents' roots and states are."""
+        pool = await instances.pick_pool(self._host)
+        return (await self._host.incus.storage.get_resources(pool.name)).free_bytes
+
+    def _memory_available(self) -> int:
+        return self._host.memory_available() - self._host.settings.memory_reserve_mb * MIB
+
+    def _memory_promised(self) -> int:
+        """What deploys under way will still take."""
+        return sum(
+            self._host.recipes[job.params["framework"]].agent.memory_need_bytes
+            for job in self._host.runner.list_active()
+            if job.kind == DEPLOY
+        )
 
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
@@ -218,6 +260,7 @@ class Agents:
         """
         _check_range("memory", change.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
         _check_range("disk", change.disk_bytes, LEAST_DISK_MB * MIB, 2**62)
+        _check_range("state disk", change.state_bytes, LEAST_DISK_MB * MIB, 2**62)
         _check_range("cpu", change.cpus, 0, MOST_CPUS)
         if change == AgentChange():
             raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
@@ -226,23 +269,28 @@ class Agents:
             state = await self._host.incus.instances.state(instance.name)
             recipe = self._host.recipes[instance.config[FRAMEWORK_KEY]]
             settings.check_use(change, state, recipe.agent.image_disk_bytes)
+        if change.state_bytes is not None:
+            use = await settings.read_state_use(f"{instance.name}-state", self._host)
+            settings.check_state(change.state_bytes, use)
         pool = await instances.pick_pool(self._host)
-        keys = settings.plan_change(change, has_quota=pool.driver in instances.COW_DRIVERS)
+        keys = settings.plan_change(change, has_quota=instances.has_quota(pool))
         before = await settings.read_keys(instance, keys, self._host)
         return self._submit_on(
             instance, settings.CHANGE, keys=keys.to_text(), before=before.to_text()
         )
 
     async def stop_idle(self, last_used: Callable[[str], datetime | None]) -> None:
-        """Have agents stopped that nobody asked anything for as long as they are to wait.
+        """Have agents stopped that nobody used for as long as they are to wait.
 
-        last_used: when an instance was, as far as is known; its start counts as well.
+        last_used: when an instance last asked a model, as far as is known. Who talks to an agent or
+        looks at it uses it, and its start counts as well.
         """
         for one in await self._host.watch.instances():
             minutes = one.config.get(IDLE_KEY, "")
             if not minutes.isdecimal() or not one.is_running or one.config.get(ROLE_KEY):
                 continue
-            known = (last_used(one.name), one.last_used_at, self._begun)
+            used = self._host.uses.last(one.name)
+            known = (last_used(one.name), used, one.last_used_at, self._begun)
             latest = max(at for at in known if at is not None)
             if self._host.now() - latest >= timedelta(minutes=int(minutes)):
                 with contextlib.suppress(Conflict):
@@ -250,11 +298,16 @@ class Agents:
 
     async def get_schedule(self, name: str) -> SnapshotSchedule:
         """How often the agent's state is kept by itself."""
+        return settings.read_schedule(await self._state_config(name))
+
+    async def get_state_bytes(self, name: str) -> int | None:
+        """How large the agent's state may grow; None when nothing limits it."""
+        return _number((await self._state_config(name)).get("size", "")) or None
+
+    async def _state_config(self, name: str) -> Mapping[str, str]:
         pool = await instances.pick_pool(self._host)
         volume = f"{(await self._find(name)).name}-state"
-        return settings.read_schedule(
-            (await self._host.incus.storage.get_volume(pool.name, volume)).config
-        )
+        return (await self._host.incus.storage.get_volume(pool.name, volume)).config
 
     async def list_snapshots(self, name: str) -> tuple[Snapshot, ...]:
         """The snapshots of the agent's state, oldest first."""
@@ -335,7 +388,7 @@ class Agents:
             )
         if file.exists():
             raise Conflict(f"{file} is there already.", hint="Give another name.")
-        told = json.dumps(bundle.describe(instance))
+        told = json.dumps(bundle.describe(instance, await self._state_config(name)))
         return self._submit_on(instance, bundle.EXPORT, to=str(file), agent_file=told)
 
     async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
@@ -350,6 +403,7 @@ class Agents:
                 f"{file.name} is an agent of {agent.framework[:60]!r}, which this taOS has not.",
                 hint=f"There are: {', '.join(self._host.recipes)}.",
             )
+        self._check(agent)
         volume = f"{agent.name}-{self._host.new_suffix()}-state"
         params = {"from": str(file), "volume": volume}
         job = self._host.runner.submit(bundle.IMPORT, f"state:{volume}", params)
@@ -384,23 +438,33 @@ class Agents:
             instance.name, UNIT, self._host, follow=follow, lines=lines, since=after
         )
 
-    def list_frameworks(self) -> tuple[Framework, ...]:
-        """What can be deployed, and how long it takes here by source."""
-        return tuple(self._framework(recipe) for recipe in self._host.recipes.values())
+    async def list_frameworks(self, *, within: float = HELD_WITHIN) -> tuple[Framework, ...]:
+        """What can be deployed, and what that takes here of bytes and time, by each way.
 
-    def _framework(self, recipe: Recipe) -> Framework:
-        subject = f"{recipe.name}/{self._host.arch}"
-        expected: Mapping[str, float | None] = {
-            source: self._host.timings.typical_seconds(f"deploy.{source}", subject)
-            for source in ("image", "build")
-        }
+        Of an Incus that does not answer within so many seconds, what it said last is told.
+        """
+        held = await self._host.images.list_held(within=within)
+        speed = await expect.read_speed(self._host, held)
+        return tuple(self._framework(one, held, speed) for one in self._host.recipes.values())
+
+    def _framework(
+        self, recipe: Recipe, held: Mapping[str, Image], speed: expect.HostSpeed
+    ) -> Framework:
+        host, name = self._host, recipe.name
+        image = held.get(image_alias(name, host.arch))
+        released = host.images.known_release(name).size_bytes
         return Framework(
-            name=recipe.name,
+            name=name,
             version=recipe.version,
             title=recipe.title,
             memory_bytes=recipe.agent.memory_need_bytes,
-            image_size_bytes=None,
-            expected_seconds=expected,
+            image_size_bytes=image.size if image else released or None,
+            image_budget_bytes=recipe.budget.packed_bytes or None,
+            expected_seconds={
+                "download": 0.0 if image else expect.download_seconds(name, host, speed),
+                "image": expect.start_seconds(name, host, speed),
+                "build": expect.build_seconds(name, host, speed),
+            },
         )
 
     async def _submit(self, kind: str, name: str) -> Job:
@@ -448,8 +512,9 @@ class Agents:
             title=instance.config.get(TITLE_KEY, ""),
             cpus=_number(instance.config.get("limits.cpu", "")),
             disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
-            autostart=instance.config.get("boot.autostart") != "false",
+            autostart=instance.config.get(AUTOSTART) != "false",
             idle_stop_minutes=_number(instance.config.get(IDLE_KEY, "")),
+            nesting=instance.config.get(NESTING) == "true",
             network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )

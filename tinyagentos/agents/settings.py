@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import IDLE_KEY, TITLE_KEY
+from tinyagentos.agents.order import AUTOSTART, IDLE_KEY, TITLE_KEY, schedule_keys
 from tinyagentos.incus import Instance, InstanceState, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.agent import MIB, AgentChange, SnapshotSchedule
@@ -21,11 +21,10 @@ from tinyagentos.model.errors import Conflict, InvalidInput
 
 CHANGE, APPLY = "change settings", "apply settings"
 ROOT = "root"
+# Between what a state holds and its least limit.
+SPARE = 64 * MIB
 LONGEST_TITLE = 60
 MOST_IDLE_MINUTES = 60 * 24 * 30
-# How long Incus keeps what it took by each schedule.
-KEPT_FOR = {"hourly": "2d", "daily": "2w", "weekly": "8w"}
-PATTERN = "auto-{{ creation_date|date:'20060102-1504' }}"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,16 @@ def check_title(title: str) -> str:
     return title.strip()
 
 
+def check_idle(minutes: int) -> int:
+    """The minutes, if an agent can be stopped after them; InvalidInput says what can be given."""
+    if not 0 <= minutes <= MOST_IDLE_MINUTES:
+        raise InvalidInput(
+            f"{minutes} minutes cannot be waited for.",
+            hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
+        )
+    return minutes
+
+
 def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
     """What has to be set for the change; InvalidInput or Conflict when it cannot be."""
     wanted: dict[str, str] = {}
@@ -67,33 +76,19 @@ def plan_change(change: AgentChange, *, has_quota: bool) -> Keys:
         wanted[TITLE_KEY] = check_title(change.title)
     if change.autostart is not None:
         # Unset: Incus starts at boot what ran before.
-        wanted["boot.autostart"] = "" if change.autostart else "false"
+        wanted[AUTOSTART] = "" if change.autostart else "false"
     if change.idle_stop_minutes is not None:
-        if not 0 <= change.idle_stop_minutes <= MOST_IDLE_MINUTES:
-            raise InvalidInput(
-                f"{change.idle_stop_minutes} minutes cannot be waited for.",
-                hint=f"Give 0 (never) to {MOST_IDLE_MINUTES}.",
-            )
-        wanted[IDLE_KEY] = str(change.idle_stop_minutes or "")
-    root: dict[str, str] = {}
-    if change.disk_bytes is not None:
-        if not has_quota:
-            raise Conflict(
-                "This host's storage pool cannot limit an agent's disk.",
-                hint="Pools of btrfs and zfs can.",
-            )
-        root["size"] = str(change.disk_bytes)
-    return Keys(wanted, root, _schedule_keys(change.snapshots) if change.snapshots else {})
-
-
-def _schedule_keys(schedule: SnapshotSchedule) -> Mapping[str, str]:
-    if schedule is SnapshotSchedule.off:
-        return {"snapshots.schedule": "", "snapshots.expiry": "", "snapshots.pattern": ""}
-    return {
-        "snapshots.schedule": f"@{schedule}",
-        "snapshots.expiry": KEPT_FOR[schedule],
-        "snapshots.pattern": PATTERN,
-    }
+        wanted[IDLE_KEY] = str(check_idle(change.idle_stop_minutes) or "")
+    if not (has_quota or change.disk_bytes is change.state_bytes is None):
+        raise Conflict(
+            "This host's storage pool cannot limit an agent's disk.",
+            hint="Pools of btrfs and zfs can.",
+        )
+    root = {"size": str(change.disk_bytes)} if change.disk_bytes is not None else {}
+    volume = {**schedule_keys(change.snapshots)} if change.snapshots else {}
+    if change.state_bytes is not None:
+        volume["size"] = str(change.state_bytes)
+    return Keys(wanted, root, volume)
 
 
 def read_schedule(volume: Mapping[str, str]) -> SnapshotSchedule:
@@ -119,6 +114,52 @@ def check_use(change: AgentChange, state: InstanceState, image_bytes: int) -> No
                 f"{limit // MIB} MiB would be less.",
                 hint="Give more, or stop the agent first." if what == "memory" else "Give more.",
             )
+
+
+@dataclass(frozen=True)
+class StateUse:
+    """How full an agent's state is. limit_bytes: 0 for none; used_bytes: without what snapshots
+    hold as well, which its limit counts (btrfs)."""
+
+    used_bytes: int
+    limit_bytes: int
+    has_snapshots: bool
+
+    @property
+    def least_bytes(self) -> int:
+        """The least limit that surely leaves what is there room to grow; 0 when nobody knows."""
+        if self.has_snapshots:
+            return self.limit_bytes
+        return self.used_bytes + max(SPARE, self.used_bytes // 4)
+
+
+def check_state(limit_bytes: int, use: StateUse) -> None:
+    """Conflict when the limit could be below what the state holds.
+
+    On btrfs nothing could be changed any more about such a state, nor written into it.
+    """
+    least = use.least_bytes
+    if use.has_snapshots and not least:
+        raise Conflict(
+            "How much the state holds is not known while there are snapshots of it.",
+            hint="Drop them first: `taos agent snapshots` lists them.",
+        )
+    if limit_bytes < least:
+        raise Conflict(
+            f"The state may hold up to {least // MIB} MiB; {limit_bytes // MIB} MiB would be less.",
+            hint="Give more, or drop its snapshots first." if use.has_snapshots else "Give more.",
+        )
+
+
+async def read_state_use(volume: str, host: Host) -> StateUse:
+    """How full the state volume is."""
+    pool, storage = (await instances.pick_pool(host)).name, host.incus.storage
+    limit = (await storage.get_volume(pool, volume)).config.get("size", "")
+    return StateUse(
+        await storage.get_volume_usage(pool, volume),
+        int(limit) if limit.isdecimal() else 0,
+        bool(await storage.list_volume_snapshots(pool, volume)),
+    )
 
 
 async def read_keys(instance: Instance, like: Keys, host: Host) -> Keys:

@@ -46,7 +46,7 @@ class Shells:
                 f"Agent {name!r} is not running.", hint=f"Start it: `taos agent start {name}`."
             )
         user = 0 if as_root else AGENT_UID
-        async with self._host.incus.instances.exec_interactive(
+        shell = self._host.incus.instances.exec_interactive(
             instance.name,
             tuple(command) or SHELL,
             env=ROOT if as_root else USER,
@@ -55,5 +55,7 @@ class Shells:
             cwd="/root" if as_root else HOME,
             width=width,
             height=height,
-        ) as terminal:
-            yield terminal
+        )
+        with self._host.uses.using(instance.name):
+            async with shell as terminal:
+                yield terminal

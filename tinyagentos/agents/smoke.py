@@ -25,6 +25,7 @@ from tinyagentos.agents.readiness import health_asker, open_agent
 from tinyagentos.agents.recipes import RecipeBuilder
 from tinyagentos.agents.service import Agents
 from tinyagentos.agents.stub_model import StubModel, stub_model
+from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
 from tinyagentos.factory.isolation import build_folder, is_held
@@ -257,6 +258,7 @@ async def smoke_host(
             lambda: runner.ended,
         ),
         addresses=read_host_addresses,
+        uses=Uses(lambda: datetime.now(UTC)),
     )
     for kind in agent_kinds(host):
         runner.register(kind)

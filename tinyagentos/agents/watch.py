@@ -28,6 +28,7 @@ BREATH = 0.04
 # The loop gathers what is due, rather than waking for each agent.
 LEAST_PAUSE = 0.5
 FIRST_WITHIN = 1.0
+AGAIN_AFTER = 10.0
 UNKNOWN = Answer(0, "")
 
 Ask = Callable[[Instance], Awaitable[Answer]]
@@ -74,8 +75,8 @@ class Watch:
     async def run(self) -> None:
         """Follow Incus and ask agents until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self._keep_asking())
+            group.create_task(_for_ever("following Incus", self._follow))
+            group.create_task(_for_ever("asking agents", self._keep_asking))
 
     async def instances(self) -> tuple[Instance, ...]:
         """Every instance as it is now.
@@ -103,7 +104,7 @@ class Watch:
         UNKNOWN when it does not answer at once the first time.
         """
         if not self._follows:
-            return await self._ask(instance)
+            return await self._ask_safely(instance)
         health = self._health.setdefault(instance.name, _Health())
         if not health.known.is_set():
             self._wake.set()
@@ -184,10 +185,18 @@ class Watch:
 
     async def _ask_one(self, instance: Instance) -> None:
         async with self._places:
-            answer = await self._ask(instance)
+            answer = await self._ask_safely(instance)
             # Hundreds are asked over a second or two: who else asks the server does not wait.
             await asyncio.sleep(BREATH)
         self._take(self._of(instance.name), answer)
+
+    async def _ask_safely(self, instance: Instance) -> Answer:
+        """What the agent answers; one that cannot be asked at all is unhealthy, and nobody else."""
+        try:
+            return await self._ask(instance)
+        except Exception as error:
+            _log.exception("an agent could not be asked", extra={"instance": instance.name})
+            return Answer(0, f"it could not be asked ({type(error).__name__})")
 
     def _take(self, health: _Health, answer: Answer) -> None:
         before = health.shown
@@ -200,6 +209,16 @@ class Watch:
         health.known.set()
         if health.shown != before:
             self._tell()
+
+
+async def _for_ever(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it again when it ends: a server that no longer watches would show old states as new."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.exception("%s broke off", what)
+        await asyncio.sleep(AGAIN_AFTER)
 
 
 def _can_answer(instance: Instance) -> bool:

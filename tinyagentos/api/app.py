@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from tinyagentos import __version__, wire
 from tinyagentos.api import errors, streams
 from tinyagentos.api.auth import Guard
+from tinyagentos.api.hosts import HostNames
 from tinyagentos.api.limits import BodyLimit
 from tinyagentos.api.pages import BesidePages
 from tinyagentos.api.routes import access, agents, health, images, jobs, metrics, models, shell
@@ -21,10 +22,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {  # FastAPI's own type
 }
 
 
-def create_api(services: Services, pages: ASGIApp | None = None) -> FastAPI:
+def create_api(services: Services, pages: ASGIApp | None = None, *, hostname: str = "") -> FastAPI:
     """The application over the services; nothing is asked of them yet.
 
-    pages: what answers where the API has no say; behind the same guard.
+    pages: what answers where the API has no say; behind the same guard. hostname: what the machine
+    calls itself.
     """
     app = FastAPI(
         title="taOS",
@@ -47,7 +49,10 @@ def create_api(services: Services, pages: ASGIApp | None = None) -> FastAPI:
         app.add_middleware(BesidePages, pages=pages)
     app.add_middleware(BodyLimit)
     app.add_middleware(
-        Guard, token=services.token, host=services.settings.host, sessions=services.access
+        Guard,
+        token=services.token,
+        names=HostNames.of(services.settings, hostname),
+        sessions=services.access,
     )
     app.add_middleware(errors.Border, explain=services.explain)
     return app

@@ -18,8 +18,10 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tinyagentos.access import COOKIE
+from tinyagentos.access import COOKIE, digest
 from tinyagentos.api.errors import answer
+from tinyagentos.api.hosts import HostNames, other_name_page
+from tinyagentos.api.sockets import web_address
 from tinyagentos.model.job import Problem
 
 OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
@@ -28,9 +30,9 @@ OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
 # The password can be set, codes be made and files of this machine be named with the token or on
 # the machine only.
 NOT_BY_SESSION = ("/api/web/", "/api/images/file/", "/api/files/")
+# Where the scope of a request says by which session it was let in (the session's hash).
+SESSION = "taos.session"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 class Sessions(Protocol):
@@ -42,15 +44,13 @@ class Sessions(Protocol):
 class Guard:
     """Lets a request through, or answers 401 or 403; over TCP only for host names that are ours.
 
-    A web page of somebody else whose name resolves to 127.0.0.1 (DNS rebinding) sends its own
-    name as Host, and is refused. A person without a session is led to the login page.
+    A person without a session is led to the login page, one who used another name is told so.
     """
 
-    def __init__(self, app: ASGIApp, token: str, host: str, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, token: str, names: HostNames, sessions: Sessions) -> None:
         self._app = app
         self._token = token.encode()
-        self._hosts = LOCAL_HOSTS | {host.lower()}
-        self._any_host = host in ANY_ADDRESS
+        self._names = names
         self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,9 +59,13 @@ class Guard:
             await self._app(scope, receive, send)
         elif problem := self._refuse(scope):
             if problem is NEEDS_TOKEN and _is_page(scope):
-                wanted = quote(scope["path"], safe="/")
-                where = f"/login?next={wanted}" if wanted != "/" else "/login"
+                query = scope["query_string"].decode("latin-1")
+                wanted = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
+                where = f"/login?next={quote(wanted, safe='/')}" if wanted != "/" else "/login"
                 await RedirectResponse(where, 303)(scope, receive, send)
+            elif problem is OTHER_NAME and _is_page(scope):
+                page = other_name_page(Headers(scope=scope).get("host", ""), _address(scope))
+                await page(scope, receive, send)
             else:
                 status = 403 if problem is FOREIGN else 0
                 await answer(problem, status)(scope, receive, send)
@@ -73,7 +77,7 @@ class Guard:
         if server and server[1] is None:
             return None
         headers = Headers(scope=scope)
-        if not self._any_host and bare_host(headers.get("host", "")) not in self._hosts:
+        if not self._names.accept(headers.get("host", "")):
             return OTHER_NAME
         path = scope["path"]
         is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
@@ -82,18 +86,21 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
             return None
-        if is_open or self._sessions.is_session(session_of(headers)):
+        session = session_of(headers)
+        if is_open or self._sessions.is_session(session):
             if path.startswith(NOT_BY_SESSION):
                 return NEEDS_TOKEN
-            if _changes_nothing(scope) or is_own_page(headers):
-                return None
-            return FOREIGN
+            if not (_changes_nothing(scope) or is_own_page(headers)):
+                return FOREIGN
+            if not is_open:
+                scope[SESSION] = digest(session)  # what goes on for long ends with it
+            return None
         return NEEDS_TOKEN
 
 
 OTHER_NAME = Problem(
     "unauthorized", "This server does not answer under that host name.",
-    "Use 127.0.0.1, or set `host` to the address you use.",
+    "Use its address, or add the name to the setting `names`.",
 )  # fmt: skip
 NEEDS_TOKEN = Problem(
     "unauthorized", "This needs the server's token.",
@@ -103,13 +110,6 @@ FOREIGN = Problem(
     "unauthorized", "This request did not come from taOS's own pages.",
     "Open the web interface at the server's own address.",
 )  # fmt: skip
-
-
-def bare_host(header: str) -> str:
-    """The host of a Host header, without port and brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
 
 
 def session_of(headers: Headers) -> str:
@@ -133,6 +133,12 @@ def is_own_page(headers: Headers) -> bool:
     if origin is None:
         return headers.get("sec-fetch-site") == "same-origin"
     return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _address(scope: Scope) -> str:
+    """Where the request came in, as a browser takes it."""
+    host, port = scope["server"] or ("127.0.0.1", 0)
+    return web_address(host, port, tls=scope["scheme"] in ("https", "wss"))
 
 
 def _changes_nothing(scope: Scope) -> bool:

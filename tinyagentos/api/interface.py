@@ -8,9 +8,12 @@ lets in who has a session of taOS, and passes on neither that nor any other cook
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -23,24 +26,42 @@ from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.service import no_agent
-from tinyagentos.api.auth import ANY_ADDRESS, LOCAL_HOSTS, bare_host
+from tinyagentos.api.hosts import HostNames, bare_host
+from tinyagentos.api.ports import Ports
 from tinyagentos.gateway.tokens import agent_token
-from tinyagentos.model.errors import Conflict, NotFound
+from tinyagentos.model.errors import Conflict, NotFound, Unavailable
 
+_log = logging.getLogger(__name__)
 MOST_LISTENERS = 32
+PORT_TRIES = 20
 UNUSED_FOR = 12 * 3600.0
 CONNECT_WITHIN = 10.0
 SILENT_WITHIN = 600.0
 MOST_MESSAGE = 32 * 1024 * 1024
 CLOSE_WITHIN = 0.5
-# How often an open WebSocket is asked whether its session still lasts.
+# How often it is asked of what is open whether its session still lasts.
 SESSION_EVERY = 5.0
 # RFC 9110, section 7.6.1: between two neighbours only.
 HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
        "transfer-encoding", "upgrade", "proxy-connection"}  # fmt: skip
 # Nothing of taOS reaches the agent, and nobody who forwarded; the agent sees a caller beside it.
 NOT_TO_AGENT = HOP | {"host", "cookie", "origin", "referer", "forwarded", "x-real-ip"}
-NOT_FROM_AGENT = HOP | {"set-cookie", "x-frame-options", "strict-transport-security", "server"}
+# What would reach beyond its origin: cookies know no port, and reports go to whom they name.
+NOT_FROM_AGENT = HOP | {
+    "set-cookie", "clear-site-data", "x-frame-options", "strict-transport-security", "server",
+    "content-security-policy", "content-security-policy-report-only", "report-to",
+    "reporting-endpoints", "nel", "alt-svc",
+}  # fmt: skip
+REPORTS = ("report-uri", "report-to")
+# Its pages run in the person's browser, from where the network at home can be reached: so they load
+# and ask nothing but from where they came. How they are made is their own affair.
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline' blob:; connect-src 'self' data: blob:{sockets}; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 SAFE = {"GET", "HEAD", "OPTIONS"}
 SESSION_ENDED = b"Your session has ended."
 
@@ -49,6 +70,7 @@ SESSION_ENDED = b"Your session has ended."
 class Listener:
     """The listener of one agent's interface."""
 
+    instance: str
     port: int
     base: str
     runner: web.AppRunner
@@ -77,12 +99,16 @@ class Interfaces:
         is_session: Callable[[str], bool],
         token: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        hostname: str = "",
     ) -> None:
-        """token: the API's own, which is never passed on."""
+        """token: the API's own, never passed on; hostname: what the machine calls itself."""
         self._host = host
         self._is_session = is_session
         self._token = token
         self._clock = clock
+        self._names = HostNames.of(host.settings, hostname)
+        self._ports = Ports(host.settings.data_dir / "interface_ports.json")
         self._open: dict[str, Listener] = {}
         self._opening = asyncio.Lock()
 
@@ -159,27 +185,46 @@ class Interfaces:
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_WITHIN
         )
-        made = Listener(0, base, runner, agent, self._clock())
+        made = Listener(instance, 0, base, runner, agent, self._clock())
 
         async def handle(request: web.Request) -> web.StreamResponse:
             made.used_at = self._clock()
             if refusal := self._refuse(request):
                 return refusal
-            if request.headers.get("upgrade", "").lower() == "websocket":
-                return await self._carry_socket(request, made)
-            return await self._carry(request, made)
+            with self._host.uses.using(instance):
+                if request.headers.get("upgrade", "").lower() == "websocket":
+                    return await self._carry_socket(request, made)
+                return await self._carry(request, made)
 
         app.router.add_route("*", "/{path:.*}", handle)
         await runner.setup()
-        await web.TCPSite(runner, settings.host, 0, ssl_context=context).start()
-        made.port = runner.addresses[0][1]
+        made.port = await self._bind(instance, runner, context)
         return made
+
+    async def _bind(
+        self, instance: str, runner: web.AppRunner, context: ssl.SSLContext | None
+    ) -> int:
+        """The port that the runner listens at: the one it had, else one that no agent had."""
+        address = self._host.settings.host
+        # Somebody else of this host may have the port now; then the agent gets another.
+        for wanted in (self._ports.of(instance), *(0,) * PORT_TRIES):
+            site = web.TCPSite(runner, address, wanted, ssl_context=context)
+            with contextlib.suppress(OSError):
+                await site.start()
+                port: int = runner.addresses[-1][1]
+                if not self._ports.is_anothers(port, instance):
+                    self._ports.keep(instance, port)
+                    return port
+                await site.stop()
+        await runner.cleanup()
+        raise Unavailable(
+            "There is no port left for the agent's interface.", hint="Close other programs."
+        )
 
     def _refuse(self, request: web.Request) -> web.Response | None:
         """What is wrong with the request; None when it may pass."""
         named = request.headers.get("host", "")
-        hosts = LOCAL_HOSTS | {self._host.settings.host.lower()}
-        if self._host.settings.host not in ANY_ADDRESS and bare_host(named) not in hosts:
+        if not self._names.accept(named):
             return _said(421, "taOS does not answer under that host name.")
         if not self._is_session(request.cookies.get(COOKIE, "")):
             return _said(401, "Log in to taOS, then open this from the agent's page.")
@@ -207,10 +252,11 @@ class Interfaces:
         return told
 
     async def _carry(self, request: web.Request, listener: Listener) -> web.StreamResponse:
-        """Pass a request on, and what comes back, as it comes."""
+        """Pass a request on, and what comes back, as it comes, while the session lasts."""
         headers = self._headers(request)
         if "origin" in request.headers:
             headers["Origin"] = listener.base
+        answer: web.StreamResponse | None = None
         try:
             async with listener.agent.request(
                 request.method,
@@ -220,15 +266,48 @@ class Interfaces:
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             ) as response:
+                if not 200 <= response.status <= 599:
+                    return _said(502, "The agent's answer cannot be passed on.")
                 answer = web.StreamResponse(
-                    status=response.status, headers=_safe_headers(response.headers)
+                    status=response.status, headers=_safe_headers(response.headers, request.host)
                 )
                 await answer.prepare(request)
-                async for chunk in response.content.iter_any():
-                    await answer.write(chunk)
+                session = request.cookies.get(COOKIE, "")
+                if not await self._pass_on(response, answer, session):
+                    _cut_off(request)
                 return answer
         except (aiohttp.ClientConnectorError, TimeoutError):
-            return _said(502, "The agent does not answer.")
+            sentence = "The agent does not answer."
+        except Exception as error:
+            # What a stranger's answer raises is nobody's list.
+            _log.info("an agent's answer broke", extra={"why": f"{type(error).__name__}: {error}"})
+            sentence = "The agent's answer cannot be passed on."
+        if answer is None:
+            return _said(502, sentence)
+        # It has begun: the browser is to know that this is not its end.
+        _cut_off(request)
+        return answer
+
+    async def _pass_on(
+        self, response: aiohttp.ClientResponse, answer: web.StreamResponse, session: str
+    ) -> bool:
+        """Pass the agent's bytes on; False when the session ended before they did."""
+
+        async def carry() -> None:
+            async for chunk in response.content.iter_any():
+                await answer.write(chunk)
+
+        carrying = asyncio.ensure_future(carry())
+        ending = asyncio.ensure_future(self._until_logged_out(session))
+        try:
+            await asyncio.wait((carrying, ending), return_when=asyncio.FIRST_COMPLETED)
+            if carrying.done():
+                carrying.result()
+            return carrying.done()
+        finally:
+            for task in (carrying, ending):
+                task.cancel()
+            await asyncio.gather(carrying, ending, return_exceptions=True)
 
     async def _carry_socket(self, request: web.Request, listener: Listener) -> web.StreamResponse:
         """Pass a WebSocket's messages on in both directions until one side ends or the session."""
@@ -243,7 +322,7 @@ class Interfaces:
                 request.rel_url, protocols=protocols, headers=headers,
                 origin=listener.base, max_msg_size=MOST_MESSAGE,
             )  # fmt: skip
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return _said(502, "The agent does not answer.")
         chosen = (agent.protocol,) if agent.protocol else ()
         person = web.WebSocketResponse(
@@ -288,15 +367,42 @@ async def _pump(source: Side, sink: Side) -> None:
                 await sink.send_bytes(message.data)
 
 
-def _safe_headers(given: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The agent's headers that may reach the browser, with what no page of it may loosen."""
+def _cut_off(request: web.Request) -> None:
+    """End the connection in the middle."""
+    if request.transport:
+        request.transport.abort()
+
+
+def _safe_headers(given: CIMultiDictProxy[str], host: str) -> CIMultiDict[str]:
+    """The agent's headers that may reach the browser, with what no page of it may loosen.
+
+    host: what the browser called us.
+    """
     told = CIMultiDict(
         (name, value) for name, value in given.items() if name.lower() not in NOT_FROM_AGENT
     )
+    for policy in policies(given.getall("content-security-policy", ()), host):
+        told.add("Content-Security-Policy", policy)
     told["X-Frame-Options"] = "DENY"
     told["X-Content-Type-Options"] = "nosniff"
     told["Referrer-Policy"] = "no-referrer"
     return told
+
+
+def policies(own: Sequence[str], host: str) -> tuple[str, ...]:
+    """What the agent's pages may, each of which holds: its own policies, without reports, and ours.
+
+    host: as the browser has it, for browsers to which 'self' means no WebSocket.
+    """
+    kept = (
+        ";".join(
+            one for one in policy.split(";")
+            if one.strip().partition(" ")[0].lower() not in REPORTS
+        )
+        for policy in ",".join(own).split(",")
+    )  # fmt: skip
+    sockets = f" ws://{host} wss://{host}" if HOST.fullmatch(host) else ""
+    return (*(one for one in kept if one.strip()), POLICY.format(sockets=sockets))
 
 
 def _said(status: int, sentence: str) -> web.Response:

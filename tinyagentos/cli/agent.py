@@ -27,6 +27,7 @@ from tinyagentos.cli.render import (
 )
 from tinyagentos.cli.shell import shell
 from tinyagentos.client import Client
+from tinyagentos.model.agent import DEFAULT_FRAMEWORK
 from tinyagentos.model.errors import Cancelled, HostNotReady, InvalidInput, TaosError
 
 app = typer.Typer(
@@ -48,18 +49,22 @@ def deploy(
         typer.Option(
             help="Its framework; `taos image list` names all.", autocompletion=complete_frameworks
         ),
-    ] = "openclaw",
+    ] = DEFAULT_FRAMEWORK,
     source: Annotated[str, typer.Option(help="fastest, image or build.")] = "fastest",
     model: Annotated[str, typer.Option(help="PROVIDER/MODEL the agent uses.")] = "",
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
     cpu: Annotated[int | None, typer.Option(help="Most processor cores.")] = None,
     disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    state_disk: Annotated[str, typer.Option(help="Most disk of what it keeps.")] = "",
     state_of: Annotated[
         str, typer.Option(help="Begin with the state that was kept of this agent.")
     ] = "",
     network: Annotated[
         str, typer.Option(help="What it may reach: internet, none or lan:CIDR,...")
     ] = "internet",
+    nesting: Annotated[
+        bool, typer.Option("--nesting", help="Let it run containers of its own; weakens its walls.")
+    ] = False,
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
@@ -67,6 +72,7 @@ def deploy(
     values = {
         "name": name, "framework": framework, "source": source, "model": model, "cpu": cpu,
         "memory": memory or None, "disk": disk or None, "network": network, "state_of": state_of,
+        "state_disk": state_disk or None, "nesting": nesting,
     }  # fmt: skip
     request = _request(wire.NewAgent, values, "taos agent deploy --help")
     begin(lambda client: client.deploy(request), wait=wait, as_json=as_json)
@@ -266,6 +272,7 @@ def change_agent(
     memory: Annotated[str, typer.Option(help="Most memory, such as 2GiB.")] = "",
     cpu: Annotated[int | None, typer.Option(help="Most processor cores; 0: all.")] = None,
     disk: Annotated[str, typer.Option(help="Most disk of its root, such as 8GiB.")] = "",
+    state_disk: Annotated[str, typer.Option(help="Most disk of what it keeps.")] = "",
     title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
     autostart: Annotated[
         bool | None, typer.Option(help="Whether it may start when the host does.")
@@ -282,6 +289,7 @@ def change_agent(
     """Change the agent's limits, title, backups and when it runs, as it runs."""
     values = {
         "memory": memory or None, "cpu": cpu, "disk": disk or None, "title": title,
+        "state_disk": state_disk or None,
         "autostart": autostart, "idle_stop_minutes": idle_stop, "snapshots": snapshots or None,
     }  # fmt: skip
     request = _request(wire.AgentChange, values, "taos agent set --help")

@@ -14,6 +14,7 @@ from tinyagentos.cli.agent import begin
 from tinyagentos.cli.common import Json, complete_frameworks, connect, need_root
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import Settings
+from tinyagentos.model.agent import DEFAULT_FRAMEWORK
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.image import POLICIES, ImagePolicy
 from tinyagentos.model.smoke import raise_failed
@@ -34,11 +35,12 @@ def list_images(as_json: Json = False) -> None:
         print_json(images)
         return
     print_table(
-        ("FRAMEWORK", "ARCH", "STATE", "VERSION", "SIZE", "FINGERPRINT", "NOTE"),
+        ("FRAMEWORK", "ARCH", "STATE", "VERSION", "SIZE", "UNPACKED", "FINGERPRINT", "NOTE"),
         (
             (
                 image.framework, image.arch, image.state, image.version,
-                f"{image.size_bytes / 1e6:.0f} MB" if image.size_bytes else "",
+                *(f"{size / 1e6:.0f} MB" if size else ""
+                  for size in (image.size_bytes, image.unpacked_bytes)),
                 image.fingerprint[:12], image.reason or image.origin,
             )
             for image in images
@@ -54,7 +56,7 @@ Framework = Annotated[
 
 @app.command()
 def download(
-    framework: Framework = "openclaw",
+    framework: Framework = DEFAULT_FRAMEWORK,
     wait: Annotated[bool, typer.Option(help="Wait until the image is here.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -63,9 +65,18 @@ def download(
 
 
 @app.command()
-def cancel(framework: Framework = "openclaw", as_json: Json = False) -> None:
+def cancel(
+    framework: Framework = DEFAULT_FRAMEWORK,
+    discard: Annotated[bool, typer.Option(help="Remove what has come of it.")] = False,
+    as_json: Json = False,
+) -> None:
     """Stop getting the image; what has come is kept for the next time."""
     client = connect()
+    if discard:
+        client.discard_image(framework)
+        said = f"what had come of the image of {framework} goes"
+        print_json({"discarded": framework}) if as_json else print_line(said)
+        return
     for job in client.jobs():
         if job.is_active and job.kind == "download image" and f":{framework}/" in job.subject:
             job = client.cancel(job.id)

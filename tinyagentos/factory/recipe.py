@@ -123,6 +123,7 @@ class _Agent(_Table):
     cpus: int = 0
     processes: int
     disk_bytes: int
+    state_bytes: int
     image_disk_bytes: int
     build_disk_bytes: int
     chat: _Chat | None = None

@@ -99,8 +99,8 @@ class Accounts:
             sentence = "The questions of this agent are too large to be asked at once."
             raise Refusal(429, "rate_limit_error", sentence, is_final=True)
         if self._weight > self._limits.host_bytes:
-            sentence = "The questions of all agents are too large to be asked at once."
-            raise Refusal(503, "overloaded_error", sentence, is_final=True)
+            sentence = "The host is answering too much at once."
+            raise Refusal(429, "rate_limit_error", sentence, is_final=True)
 
     def reserve(self, tally: Tally, tokens: int, budget: int) -> None:
         """Keep so many tokens of the month's budget (0: there is none) for the question.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import aiohttp
 
+from tinyagentos.gateway.reading import read_json
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.gateway.vault import Vault
-from tinyagentos.model.errors import NotFound, Unavailable
+from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
 from tinyagentos.model.provider import (
     USUAL_URL,
     ModelRef,
@@ -20,6 +21,7 @@ from tinyagentos.model.provider import (
     ProviderKind,
     ProviderTest,
     checked,
+    parse_model,
 )
 from tinyagentos.store.providers import ProviderRow, ProviderTable
 
@@ -27,6 +29,8 @@ TEST_WITHIN = 20.0
 FIND_WITHIN = 1.0
 FIND_EVERY = 60.0
 LARGEST_LIST = 4 * 1024 * 1024
+# Of a provider's models so many are remembered; the longest lists known have some hundred.
+MOST_KEPT = 1000
 
 
 class Providers:
@@ -44,11 +48,30 @@ class Providers:
 
     async def list_providers(self) -> tuple[Provider, ...]:
         """Those that were added, oldest first, then a local Ollama nobody added."""
-        added = tuple(row.provider for row in self._table.list())
-        if any(one.kind is ProviderKind.ollama for one in added):
+        if not any(row.provider.kind is ProviderKind.ollama for row in self._table.list()):
+            await self._find_ollama()
+        return self.list_known()
+
+    def list_known(self) -> tuple[Provider, ...]:
+        """The same without asking anybody: what was found on this host is as it was seen last."""
+        added, found = tuple(row.provider for row in self._table.list()), self._found
+        if found is None:
             return added
-        found = await self._find_ollama()
-        return (*added, found) if found and all(one.name != found.name for one in added) else added
+        is_hidden = any(one.kind is found.kind or one.name == found.name for one in added)
+        return added if is_hidden else (*added, found)
+
+    def known_default(self) -> ModelRef | None:
+        """The model for agents that chose none, as far as it is known without asking anybody."""
+        return next(filter(None, map(ModelRef.default_of, self.list_known())), None)
+
+    def known_models(self) -> tuple[ModelRef, ...]:
+        """The models that providers told of when they were tested last, their defaults first."""
+        found: dict[ModelRef, None] = {}
+        for provider in self.list_known():
+            for model in filter(None, (provider.default, *provider.models)):
+                with contextlib.suppress(InvalidInput):  # what a provider calls so cannot be chosen
+                    found[parse_model(f"{provider.name}/{model}")] = None
+        return tuple(found)
 
     async def add(self, new: NewProvider) -> Provider:
         """Keep the provider, or change the one of that name; without a key the old one's stays.
@@ -61,7 +84,10 @@ class Providers:
         keeps = old is not None and (old.provider.kind, old.provider.url) == (new.kind, new.url)
         sealed = old.sealed_key if old and keeps and not new.key else b""
         sealed = self._vault.seal(_bound(new.name, new.url), new.key) or sealed
-        provider = Provider(new.name, new.kind, new.url, new.model, has_key=bool(sealed))
+        provider = Provider(
+            new.name, new.kind, new.url, new.model, has_key=bool(sealed),
+            models=old.provider.models if old and keeps else (),
+        )  # fmt: skip
         self._table.put(ProviderRow(provider, sealed))
         return provider
 
@@ -80,8 +106,12 @@ class Providers:
         begun = time.monotonic()
         models = await self._ask_models(upstream, TEST_WITHIN)
         row = next((one for one in self._table.list() if one.provider.name == name), None)
-        if row and models and not row.provider.model:
-            self._table.put(replace(row, provider=replace(row.provider, model=models[0])))
+        if row and models:
+            known = replace(
+                row.provider, model=row.provider.model or models[0], models=models[:MOST_KEPT]
+            )
+            if known != row.provider:
+                self._table.put(replace(row, provider=known))
         return ProviderTest(models, time.monotonic() - begun)
 
     async def open(self, name: str) -> Upstream:
@@ -119,7 +149,8 @@ class Providers:
         except Unavailable:
             self._found = None
         else:
-            self._found = replace(candidate, model=models[0] if models else "")
+            first = models[0] if models else ""
+            self._found = replace(candidate, model=first, models=models[:MOST_KEPT])
         return self._found
 
     async def _ask_models(self, upstream: Upstream, within: float) -> tuple[str, ...]:
@@ -154,8 +185,10 @@ class Providers:
 
 def _model_names(body: bytes, provider: str) -> tuple[str, ...]:
     try:
-        listed = json.loads(body)["data"]
-        return tuple(str(one["id"]) for one in listed)
+        match read_json(body):
+            case {"data": list(listed)}:
+                return tuple(str(one["id"]) for one in listed)
+        raise ValueError("no list of models")
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(
             f"Provider {provider!r} did not answer with a list of models.",

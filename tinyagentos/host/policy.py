@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from tinyagentos import proc
@@ -41,10 +42,24 @@ def plan_egress(policy: NetworkPolicy, host: tuple[IPv4Address, ...]) -> tuple[A
     )
 
 
+def bridge_config(policy: NetworkPolicy) -> Mapping[str, str]:
+    """What of a policy's bridge is the same on every host."""
+    return {
+        "ipv4.nat": "true",
+        "ipv6.address": "none",
+        "security.acls": policy.bridge,
+        "security.acls.default.egress.action": "reject",
+        "security.acls.default.ingress.action": "reject",
+        # Incus lets DNS to the bridge pass before any ACL, and names that are forwarded are a way
+        # out. Addresses are given out nevertheless.
+        "raw.dnsmasq": "" if policy.internet else "port=0",
+    }
+
+
 async def ensure_policy_bridge(
     policy: NetworkPolicy, incus: Incus, host: tuple[IPv4Address, ...]
 ) -> str:
-    """The name of the policy's bridge; made if it is not there, its rules brought up to date."""
+    """The name of the policy's bridge; made if it is not there, else brought up to date."""
     name, described = policy.bridge, f"{DESCRIBED}{policy}"
     found = await incus.networks.find(name)
     if found is None:
@@ -52,19 +67,15 @@ async def ensure_policy_bridge(
         address = IPv4Address(subnet[1])
         # The ACL first: a bridge is never there without its rules.
         await _ensure_acl(name, policy, (*host, address), incus, described)
-        config = {
-            "ipv4.address": f"{address}/{subnet.prefixlen}",
-            "ipv4.nat": "true",
-            "ipv6.address": "none",
-            "security.acls": name,
-            "security.acls.default.egress.action": "reject",
-            "security.acls.default.ingress.action": "reject",
-        }
+        config = {"ipv4.address": f"{address}/{subnet.prefixlen}", **bridge_config(policy)}
         with contextlib.suppress(AlreadyExists):
             await incus.networks.create(name, config=config, description=described)
         return name
     own = IPv4Address(found.config["ipv4.address"].partition("/")[0])
     await _ensure_acl(name, policy, (*host, own), incus, described)
+    wanted = bridge_config(policy)
+    if any(found.config.get(key, "") != value for key, value in wanted.items()):
+        await incus.networks.update(name, config=wanted)
     return name
 
 

@@ -71,15 +71,21 @@ async def set_up_host(
     return tuple(plans)
 
 
-async def mend_check(settings: Settings, check: Check, *, facts: HostFacts | None = None) -> None:
-    """Make the one check pass; nothing is done when it does.
+async def mend_check(
+    settings: Settings,
+    check: Check,
+    *,
+    facts: HostFacts | None = None,
+    report: Report = lambda _: None,
+) -> None:
+    """Make the one check pass; nothing is done when it does. report: what is being done.
 
     Raises HostNotReady when it cannot be made to, Unauthorized without root.
     """
     ground = Ground(settings, facts or read_facts())
     found = await _look(check, ground)
     if found.verdict is Verdict.fail:
-        await _mend(check, found, ground, lambda _: None)
+        await _mend(check, found, ground, report)
 
 
 async def _mend(check: Check, found: Finding, ground: Ground, report: Report) -> None:

@@ -12,16 +12,22 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, cast
 
 from tinyagentos.config import Settings
-from tinyagentos.images.fetch import Manner, fetch_image, part_path
+from tinyagentos.images.fetch import Manner, fetch_image, part_of, part_path
 from tinyagentos.images.line import Line
-from tinyagentos.images.policy import after_failure, after_look, after_success
+from tinyagentos.images.policy import (
+    after_failure,
+    after_look,
+    after_stop,
+    after_success,
+    after_vain_look,
+)
 from tinyagentos.images.source import open_source
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.images.verify import VerifiedImage, verify
@@ -44,8 +50,10 @@ STEPS = (ASK, FETCH, VERIFY, IMPORT, WARM, USE)
 HEADROOM = 512 << 20
 MAX_ATTEMPTS = 500
 SAY_EVERY = 0.25
-# The timing of all that follows on fetching.
-SETTLE = "image.settle"
+# The timings of fetching, with its bytes, and of all that follows on it.
+FETCHED, SETTLE = "image.fetch", "image.settle"
+# A fetch that took less says nothing of the line.
+LEAST_SECONDS = 0.5
 MB = 1_000_000
 T = TypeVar("T")
 
@@ -107,8 +115,15 @@ async def ensure_image_present(job: JobContext, supply: Supply) -> None:
 async def undo_download(job: JobContext, supply: Supply) -> None:
     """Remove an image that came into Incus and never came into use; what was fetched is kept.
 
-    It is proven again before it is used, so keeping it costs only its space.
+    It is proven again before it is used, so keeping it costs only its space; it goes when somebody
+    asked for that.
     """
+    alias = image_alias(job.params["framework"], supply.arch)
+    record = supply.table.get(alias)
+    if record.discards:
+        part_of(supply.folder, record.fingerprint).unlink(missing_ok=True)
+    if job.job.cancel_requested:
+        supply.table.put(alias, after_stop(record))
     for image in await supply.incus.images.list():
         ours = image.properties.get("taos.framework") == job.params["framework"]
         if ours and not image.aliases:
@@ -129,18 +144,40 @@ async def find_newest(framework: str, supply: Supply, address: str = "") -> Imag
     address: another channel than the configured one, such as an exported file. Raises Untrusted in
     its kinds, Unavailable when the channel cannot be reached or has none.
     """
+    if target := (await find_all_newest([framework], supply, address)).get(framework):
+        return target
+    raise Unavailable(
+        f"The channel has no image of {framework} for {supply.arch}.",
+        hint="Deploying builds it on this host instead.",
+    )
+
+
+async def find_all_newest(
+    frameworks: Iterable[str], supply: Supply, address: str = ""
+) -> Mapping[str, ImageTarget]:
+    """The same for several frameworks, asked once; without those that the channel has none of."""
     async with supply.asking:
         index = await in_thread(open_channel(supply.settings, address).refresh)
-    target = index.newest(framework, supply.arch)
-    if target is None:
-        raise Unavailable(
-            f"The channel has no image of {framework} for {supply.arch}.",
-            hint="Deploying builds it on this host instead.",
-        )
-    alias = image_alias(framework, supply.arch)
-    record = after_look(supply.table.get(alias), target, supply.now(), random.random())  # noqa: S311 - spreads the checks
+    found = {}
+    for framework in frameworks:
+        if target := index.newest(framework, supply.arch):
+            found[framework] = target
+            note_newest(target, supply)
+        else:
+            alias, chance = image_alias(framework, supply.arch), random.random()  # noqa: S311 - spreads the checks
+            record = after_vain_look(supply.table.get(alias), supply.now(), chance)
+            supply.table.put(alias, record)
+    return found
+
+
+def note_newest(target: ImageTarget, supply: Supply) -> None:
+    """Remember what is newest; what has come of an older one is of no use any more."""
+    alias = image_alias(target.framework, supply.arch)
+    before = supply.table.get(alias)
+    record = after_look(before, target, supply.now(), random.random())  # noqa: S311 - spreads the checks
     supply.table.put(alias, record)
-    return target
+    if before.fingerprint and before.fingerprint != target.fingerprint:
+        part_of(supply.folder, before.fingerprint).unlink(missing_ok=True)
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -227,14 +264,21 @@ async def ensure_fetched(target: ImageTarget, job: JobContext, supply: Supply) -
     with job.step(FETCH):
         drop_others(target, supply)
         settings = supply.settings
-        return await fetch_image(
-            target,
-            open_source(job.params.get(FROM) or settings.image_channel),
-            supply.folder,
-            progress=Pace(job, supply.line).at,
-            note=job.note,
-            manner=Manner(stall=settings.image_stall, line=supply.line),
-        )
+        address = job.params.get(FROM) or settings.image_channel
+        pace = Pace(job, supply.line)
+        try:
+            return await fetch_image(
+                target,
+                open_source(address),
+                supply.folder,
+                progress=pace.at,
+                note=job.note,
+                manner=Manner(stall=settings.image_stall, line=supply.line),
+            )
+        finally:
+            if address == settings.image_channel and pace.seconds >= LEAST_SECONDS and pace.came:
+                alias = image_alias(target.framework, supply.arch)
+                supply.timings.add(FETCHED, alias, pace.seconds, supply.now(), pace.came)
 
 
 class Pace:
@@ -244,16 +288,43 @@ class Pace:
         self._job = job
         self._line = line
         self._said = 0.0
+        self._begun = self._latest = time.monotonic()
+        self._first: int | None = None
+        self._done = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long bytes came."""
+        return self._latest - self._begun
+
+    @property
+    def came(self) -> int:
+        """How many bytes came, besides those that were here before."""
+        return self._done - (self._first or 0)
 
     def at(self, done: int, total: int) -> None:
         """So many bytes of so many are here."""
         now = time.monotonic()
+        if self._first is None:
+            self._begun, self._first = now, done
+        if done > self._done:
+            self._latest, self._done = now, done
         if now - self._said < SAY_EVERY and done < total:
             return
         self._said = now
         if rate := self._line.rate:
-            self._job.note(f"{rate / MB:.1f} MB/s, about {(total - done) / rate:.0f} s left")
+            self._job.note(f"{say_rate(rate)}, about {say_seconds((total - done) / rate)} left")
         self._job.progress(done, total)
+
+
+def say_rate(rate: float) -> str:
+    """Bytes a second in words."""
+    return f"{rate / MB:.1f} MB/s" if rate >= MB else f"{rate / 1000:.0f} kB/s"
+
+
+def say_seconds(seconds: float) -> str:
+    """A time to wait in words."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 async def ensure_verified(path: Path, target: ImageTarget, job: JobContext) -> VerifiedImage:
@@ -312,7 +383,7 @@ def record_settled(target: ImageTarget, job: JobContext, supply: Supply) -> None
 
 def drop_others(target: ImageTarget, supply: Supply) -> None:
     """Remove what was fetched of images that the channel has newer ones of."""
-    mine = part_path(supply.folder, target)
+    useful = {part_of(supply.folder, one.fingerprint) for one in supply.table.list_all()}
     for left in supply.folder.glob("*.part"):
-        if left != mine:
+        if left != part_path(supply.folder, target) and left not in useful:
             left.unlink(missing_ok=True)

@@ -42,7 +42,12 @@ class Manner:
 
 def part_path(folder: Path, target: ImageTarget) -> Path:
     """Where the image's file grows; it is kept when fetching stops, for the next time."""
-    return folder / f"{target.fingerprint}.part"
+    return part_of(folder, target.fingerprint)
+
+
+def part_of(folder: Path, fingerprint: str) -> Path:
+    """The same for an image of which only the fingerprint is known."""
+    return folder / f"{fingerprint}.part"
 
 
 async def fetch_image(

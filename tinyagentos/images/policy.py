@@ -29,10 +29,16 @@ def after_look(
         fingerprint=newest.fingerprint,
         version=newest.version,
         size_bytes=newest.size_bytes,
+        unpacked_bytes=newest.unpacked_bytes,
         rejected=rejected,
         reason=record.reason if rejected or record.failures else "",
         check_at=now + CHECK_EVERY * (1 - 0.25 * chance),
     )
+
+
+def after_vain_look(record: SupplyRecord, now: datetime, chance: float) -> SupplyRecord:
+    """The record when the channel has told that it has no image."""
+    return replace(record, check_at=now + CHECK_EVERY * (1 - 0.25 * chance))
 
 
 def after_failure(
@@ -56,13 +62,23 @@ def after_failure(
 
 def after_success(record: SupplyRecord) -> SupplyRecord:
     """The record when the newest image is in use."""
-    return replace(record, failures=0, reason="", rejected="", try_at=None)
+    return replace(after_asking(record), failures=0, reason="", rejected="", try_at=None)
+
+
+def after_stop(record: SupplyRecord) -> SupplyRecord:
+    """The record when somebody stopped the download."""
+    return replace(record, stopped=True, discards=False)
+
+
+def after_asking(record: SupplyRecord) -> SupplyRecord:
+    """The record when somebody wants the image after all."""
+    return replace(record, stopped=False, discards=False)
 
 
 def may_try(record: SupplyRecord, policy: ImagePolicy, now: datetime) -> bool:
     """Whether the policy may begin to fetch by itself now."""
     waits = record.try_at is not None and now < record.try_at
-    return policy in AUTOMATIC and not record.rejected and not waits
+    return policy in AUTOMATIC and not (record.rejected or record.stopped or waits)
 
 
 def is_check_due(record: SupplyRecord, policy: ImagePolicy, now: datetime) -> bool:

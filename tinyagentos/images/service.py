@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tinyagentos.images.bundle import EXPORT, read_bundle
 from tinyagentos.images.download import (
     DOWNLOAD,
+    FETCHED,
     FROM,
     IMPORT,
+    MB,
     USE,
     VERIFY,
     WARM,
     Supply,
+    find_all_newest,
     find_newest,
     open_channel,
 )
+from tinyagentos.images.fetch import part_of
 from tinyagentos.images.policy import (
     AUTOMATIC,
+    after_asking,
     after_failure,
     is_check_due,
     is_stale,
@@ -30,23 +35,28 @@ from tinyagentos.images.policy import (
     may_try,
 )
 from tinyagentos.images.supply import find_image
-from tinyagentos.images.weigh import WEIGH, Weight, weigh_subject, weight_of
+from tinyagentos.images.weigh import WEIGH, Weight, read_unpacked, weigh_subject, weight_of
 from tinyagentos.incus import Image, IncusError
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, TaosError
 from tinyagentos.model.image import (
     ARCH_OF_MACHINE,
+    INCUS_ARCH,
     ImagePolicy,
     ImageRow,
     ImageState,
     SupplyRecord,
     image_alias,
 )
-from tinyagentos.model.job import Job, StepState
+from tinyagentos.model.job import Job, JobState, StepState
 from tinyagentos.model.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 LOOK_AFTER = 300.0
+# The reason of an image that is not here when nothing more is to say of it.
+ABSENT = "not on this host"
+# Who only wants to say what is here waits so long for Incus.
+HELD_WITHIN = 1.5
 STATES = {
     VERIFY: ImageState.verifying, IMPORT: ImageState.importing, WARM: ImageState.warming,
     USE: ImageState.warming,
@@ -64,6 +74,7 @@ class Images:
         self._arch = supply.arch
         self._recipes = recipes
         self._runner = runner
+        self._held: Mapping[str, Image] = {}
 
     @property
     def policy(self) -> ImagePolicy:
@@ -71,17 +82,64 @@ class Images:
         return self._table.policy() or ImagePolicy(self._settings.image_policy)
 
     def choose_policy(self, policy: ImagePolicy) -> None:
-        """Fetch images by this policy from now on."""
+        """Fetch images by this policy from now on; downloads that were stopped are of it again."""
         self._table.choose_policy(policy)
+        for framework in self._recipes:
+            self._want_again(framework)
         self.start_policy()
 
     async def list_images(self) -> tuple[ImageRow, ...]:
         """Every framework's image, here or not, then whatever else the project holds."""
-        rows = [await self._framework_row(recipe) for recipe in self._recipes.values()]
+        images = await self._incus.images.list()
+        self._held = _by_alias(images, self._arch)
+        rows = [self._framework_row(recipe, self._held) for recipe in self._recipes.values()]
         seen = {row.fingerprint for row in rows}
-        others = [image for image in await self._incus.images.list()
-                  if image.fingerprint not in seen]  # fmt: skip
-        return (*rows, *(_other_row(image) for image in others))
+        others = [image for image in images if image.fingerprint not in seen]
+        return (*rows, *(self._other_row(image) for image in others))
+
+    async def list_held(self, *, within: float = HELD_WITHIN) -> Mapping[str, Image]:
+        """The images of this host by alias; as they were seen last when Incus does not answer."""
+        try:
+            async with asyncio.timeout(within):
+                self._held = _by_alias(await self._incus.images.list(), self._arch)
+        except (TimeoutError, IncusError) as error:
+            _log.info("what images are here is told from memory: %s", error)
+        return self._held
+
+    def known_release(self, framework: str) -> SupplyRecord:
+        """What is known of the framework's released image."""
+        return self._table.get(image_alias(framework, self._arch))
+
+    def partial_bytes(self, framework: str) -> int:
+        """What has come of the framework's image, by a download that is not done."""
+        part = self._part(self.known_release(framework))
+        return part.stat().st_size if part and part.exists() else 0
+
+    def usual_rate(self) -> float | None:
+        """Bytes a second that images come with: now, else usually; None before the first."""
+        # Between downloads the line tells of seconds in which nothing was to come.
+        is_busy = any(job.kind == DOWNLOAD for job in self._runner.list_active())
+        seen = self._supply.line.rate if is_busy else None
+        rate = seen or self._supply.timings.typical_rate(FETCHED)
+        most = self._settings.image_rate
+        return min(rate, most) if rate and most else rate
+
+    async def ask_channel(self) -> bool:
+        """Ask what is newest of every image where that is due; whether it was asked.
+
+        Nothing is fetched. Raises TaosError when the channel does not tell.
+        """
+        now = self._supply.now()
+        due = [
+            framework
+            for framework in self._recipes
+            if self._settings.image_channel
+            and is_check_due(self.known_release(framework), self.policy, now)
+            and not self.find_download(framework)
+        ]
+        if due:
+            await find_all_newest(due, self._supply)
+        return bool(due)
 
     def start_download(self, framework: str) -> Job:
         """A job that gets the framework's newest image; a second call joins the first.
@@ -98,6 +156,7 @@ class Images:
         open_channel(self._settings)
         if active := self.find_download(framework):
             return active
+        self._want_again(framework)
         subject = f"image:{image_alias(framework, self._arch)}"
         return self._runner.submit(DOWNLOAD, subject, {"framework": framework})
 
@@ -105,6 +164,28 @@ class Images:
         """The job that is getting the framework's image now, if any."""
         active = self._runner.find_active(f"image:{image_alias(framework, self._arch)}")
         return active if active and active.kind == DOWNLOAD else None
+
+    def discard(self, framework: str) -> None:
+        """Stop getting the framework's image, and remove what has come of it.
+
+        Raises InvalidInput, NotFound when nothing is coming and nothing has come.
+        """
+        self._check(framework)
+        record, active = self.known_release(framework), self.find_download(framework)
+        part = self._part(record)
+        if active is None and not self.partial_bytes(framework):
+            raise NotFound(
+                f"Nothing has come of the image of {framework}.", hint="`taos image list`"
+            )
+        if active:
+            alias = image_alias(framework, self._arch)
+            self._table.put(alias, replace(record, discards=True))
+            if not active.cancel_requested:
+                self._runner.cancel_job(active.id)
+            if active.state is not JobState.queued:
+                return  # the file may still be written to: the job's undoing removes it
+        if part:
+            part.unlink(missing_ok=True)
 
     def want(self, framework: str) -> Job | None:
         """Have the image fetched if the policy allows it now; nobody waits."""
@@ -164,6 +245,7 @@ class Images:
                 f"The image of {framework} is being fetched already.",
                 hint=f"`taos job cancel {active.id}`, then import.",
             )
+        self._want_again(framework)
         subject = f"image:{image_alias(framework, self._arch)}"
         return self._runner.submit(DOWNLOAD, subject, {"framework": framework, FROM: str(file)})
 
@@ -226,15 +308,24 @@ class Images:
                 hint=f"There are: {', '.join(self._recipes)}.",
             )
 
-    async def _framework_row(self, recipe: Recipe) -> ImageRow:
+    def _want_again(self, framework: str) -> None:
+        alias = image_alias(framework, self._arch)
+        record = self._table.get(alias)
+        if record != (wanted := after_asking(record)):
+            self._table.put(alias, wanted)
+
+    def _part(self, record: SupplyRecord) -> Path | None:
+        return part_of(self._supply.folder, record.fingerprint) if record.fingerprint else None
+
+    def _framework_row(self, recipe: Recipe, held: Mapping[str, Image]) -> ImageRow:
         alias = image_alias(recipe.name, self._arch)
-        image = await find_image(self._incus, alias, self._arch)
+        image = held.get(alias)
         record = self._table.get(alias)
         fetching = self.find_download(recipe.name)
         if image:
             return self._held_row(image, recipe, record, fetching)
         if fetching:
-            return self._fetching_row(fetching, recipe, alias)
+            return self._fetching_row(fetching, recipe, record)
         making = self._runner.find_active(f"built image:{alias}")
         return ImageRow(
             framework=recipe.name,
@@ -243,7 +334,11 @@ class Images:
             newest=record.version or recipe.version,
             alias=alias,
             size_bytes=record.size_bytes or None,
-            reason="being made from the last build" if making else self._why_absent(record),
+            reason="being made from the last build"
+            if making
+            else self._why_absent(record, recipe.name),
+            unpacked_bytes=record.unpacked_bytes or None,
+            partial_bytes=self.partial_bytes(recipe.name),
         )
 
     def _held_row(
@@ -251,36 +346,69 @@ class Images:
     ) -> ImageRow:
         """An image that is here; a newer one does not make it less usable."""
         alias = image_alias(recipe.name, self._arch)
-        row = _row(image, recipe.name, alias, newest=record.version or recipe.version)
+        row = self._row(image, recipe.name, alias, newest=record.version or recipe.version)
+        if image.fingerprint == record.fingerprint:
+            unpacked = row.unpacked_bytes or record.unpacked_bytes or None
+            row = replace(row, origin=row.origin or "channel", unpacked_bytes=unpacked)
         if fetching:
-            said = self._fetching_row(fetching, recipe, alias).reason
+            said = self._fetching_row(fetching, recipe, record).reason
             return replace(row, reason=f"a newer one is coming: {said}")
         if not is_stale(record, image.fingerprint):
             return row
-        why = self._why_absent(record) if record.reason else "a newer release is there"
-        return replace(row, state=ImageState.stale, reason=why)
+        if row.origin and row.version == record.version:
+            return replace(row, reason="the channel has the same version, made by its publisher")
+        is_told = record.reason or record.stopped
+        why = self._why_absent(record, recipe.name) if is_told else "a newer release is there"
+        partial = self.partial_bytes(recipe.name)
+        return replace(row, state=ImageState.stale, reason=why, partial_bytes=partial)
 
-    def _why_absent(self, record: SupplyRecord) -> str:
+    def _why_absent(self, record: SupplyRecord, framework: str) -> str:
         """Why the last fetch ended without an image, and what comes next."""
         if record.rejected:
             return f"refused: {record.reason} It is not tried again by itself."
+        if record.stopped:
+            here = self.partial_bytes(framework) / MB
+            had = f"{here:.1f} of {record.size_bytes / MB:.1f} MB are here, and " if here else ""
+            return f"its download was stopped; {had}it goes on when you ask"
         if not record.reason:
-            return "not on this host"
+            return ABSENT
         again = record.try_at and self.policy in AUTOMATIC
         when = f" Tried again after {record.try_at:%H:%M} UTC." if again else ""
         return f"not fetched: {record.reason}{when}"
 
-    def _fetching_row(self, job: Job, recipe: Recipe, alias: str) -> ImageRow:
+    def _fetching_row(self, job: Job, recipe: Recipe, record: SupplyRecord) -> ImageRow:
         running = [step for step in job.steps if step.state is StepState.running]
         step = running[-1] if running else None
         return ImageRow(
             framework=recipe.name,
             arch=self._arch,
             state=STATES.get(step.name, ImageState.fetching) if step else ImageState.fetching,
-            newest=recipe.version,
-            alias=alias,
-            size_bytes=step.total_bytes if step else None,
+            newest=record.version or recipe.version,
+            alias=image_alias(recipe.name, self._arch),
+            size_bytes=(step and step.total_bytes) or record.size_bytes or None,
             reason=step.detail if step else "",
+            unpacked_bytes=record.unpacked_bytes or None,
+            partial_bytes=self.partial_bytes(recipe.name),
+        )
+
+    def _other_row(self, image: Image) -> ImageRow:
+        alias = image.aliases[0] if image.aliases else ""
+        name = image.properties.get("taos.framework") or alias.split("/")[0] or "unknown"
+        return self._row(image, name, alias)
+
+    def _row(self, image: Image, framework: str, alias: str, newest: str = "") -> ImageRow:
+        weight = self.find_weight(image.fingerprint)
+        return ImageRow(
+            framework=framework,
+            arch=ARCH_OF_MACHINE.get(image.architecture, image.architecture),
+            state=ImageState.ready,
+            version=image.properties.get("taos.version", ""),
+            newest=newest,
+            fingerprint=image.fingerprint,
+            alias=alias,
+            size_bytes=image.size,
+            origin=image.properties.get("taos.origin", ""),
+            unpacked_bytes=read_unpacked(weight.report) if weight else None,
         )
 
 
@@ -288,21 +416,7 @@ def _absent_state(record: SupplyRecord) -> ImageState:
     return ImageState.rejected if record.rejected else ImageState.absent
 
 
-def _other_row(image: Image) -> ImageRow:
-    alias = image.aliases[0] if image.aliases else ""
-    name = image.properties.get("taos.framework") or alias.split("/")[0] or "unknown"
-    return _row(image, name, alias)
-
-
-def _row(image: Image, framework: str, alias: str, newest: str = "") -> ImageRow:
-    return ImageRow(
-        framework=framework,
-        arch=ARCH_OF_MACHINE.get(image.architecture, image.architecture),
-        state=ImageState.ready,
-        version=image.properties.get("taos.version", ""),
-        newest=newest,
-        fingerprint=image.fingerprint,
-        alias=alias,
-        size_bytes=image.size,
-        origin=image.properties.get("taos.origin", ""),
-    )
+def _by_alias(images: Iterable[Image], arch: str) -> Mapping[str, Image]:
+    """The images of the architecture by each of their aliases."""
+    fitting = (one for one in images if one.architecture == INCUS_ARCH[arch])
+    return {alias: image for image in fitting for alias in image.aliases}

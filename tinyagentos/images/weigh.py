@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -43,6 +45,12 @@ def weight_of(cache_dir: Path, fingerprint: str) -> Weight:
     """Where the weight of the image is kept."""
     folder = cache_dir / "weights"
     return Weight(folder / f"{fingerprint}.json", folder / f"{fingerprint}.svg")
+
+
+@functools.cache
+def read_unpacked(report: Path) -> int:
+    """The image's size when it is unpacked; a report that is there does not change any more."""
+    return int(json.loads(report.read_text())["unpacked_bytes"])
 
 
 def weigh_subject(fingerprint: str) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tinyagentos.incus.certificates import Certificates
+from tinyagentos.incus.errors import IncusError, IncusTimeout
 from tinyagentos.incus.events import Event, Resync, follow
 from tinyagentos.incus.files import Files
 from tinyagentos.incus.images import Images
 from tinyagentos.incus.instances import Instances
 from tinyagentos.incus.networks import Networks
-from tinyagentos.incus.operations import Api
-from tinyagentos.incus.parse import as_object
+from tinyagentos.incus.operations import Api, Operation
+from tinyagentos.incus.parse import as_object, as_objects, text
 from tinyagentos.incus.profiles import Profiles
 from tinyagentos.incus.projects import Projects
 from tinyagentos.incus.server import ServerInfo
@@ -112,6 +114,24 @@ class Incus:
         whenever the connection was lost and is back.
         """
         return follow(self._api, types, all_projects=all_projects)
+
+    async def settle(self, name: str, *, within: float) -> None:
+        """Return when nothing is at work any more on the instance, its snapshots or its volumes.
+
+        That is: on anything whose name begins with this one. Raises IncusTimeout.
+        """
+        seen = as_object(await self._api.get("/1.0/operations", query={"recursion": "1"}))
+        ours = re.compile(rf"/{re.escape(name)}(?![a-z0-9])")
+        for one in as_objects(seen.get("running", [])):
+            operation = Operation.parse(one)
+            paths = (path for paths in operation.resources.values() for path in paths)
+            if text(one, "class") == "task" and any(ours.search(path) for path in paths):
+                try:
+                    await self._api.wait(operation, within=within)
+                except IncusTimeout:
+                    raise
+                except IncusError:
+                    continue  # how it ended is nobody's business here
 
     async def close(self) -> None:
         """Close the connection, for all projects that share it."""

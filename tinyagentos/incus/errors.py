@@ -94,6 +94,10 @@ _BY_WORDS: tuple[tuple[str, type[IncusError]], ...] = (
     ("unique constraint failed", AlreadyExists),
     ("image not provided for instance creation", NotFound),
     ("fingerprints don't match", FingerprintMismatch),
+    # A daemon that is being stopped: its database goes before its API does.
+    ("database is closed", IncusUnreachable),
+    ("no available dqlite leader", IncusUnreachable),
+    ("shutting down", IncusUnreachable),
 )
 
 

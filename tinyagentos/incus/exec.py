@@ -26,6 +26,8 @@ QUEUE = 16  # messages of up to 128 kB that wait for a slow reader, before Incus
 KILL_WITHIN = 5.0
 KILL_SETTLE = 0.3
 KILLED = 9
+# Of each stream, when the caller names no other limit.
+MOST_OUTPUT = 64 * 1024 * 1024
 CONTROL = "control"
 # What a shell would end with; Incus has no exit status for a command that never ran.
 NEVER_RAN = {"Command not found": 127, "Command not executable": 126}
@@ -60,7 +62,10 @@ class Command:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """How a command ended: 127 when it was not found, 126 when it cannot be run."""
+    """How a command ended: 127 when it was not found, 126 when it cannot be run.
+
+    137 also when it wrote more than was wanted, and was killed; what it wrote before is here.
+    """
 
     exit_code: int
     stdout: bytes
@@ -204,15 +209,24 @@ async def open_execution(
 
 
 async def run_exec(
-    api: Api, instance: str, command: Command, *, stdin: Feed, within: float
+    api: Api,
+    instance: str,
+    command: Command,
+    *,
+    stdin: Feed,
+    within: float,
+    most: int = MOST_OUTPUT,
 ) -> ExecResult:
-    """How the command ended, with all it wrote."""
-    written: dict[Stream, list[bytes]] = {"stdout": [], "stderr": []}
+    """How the command ended, with all it wrote; one that writes more than `most` is killed."""
+    written = {"stdout": bytearray(), "stderr": bytearray()}
     async with open_execution(api, instance, command, stdin=stdin, within=within) as execution:
         async for stream, data in execution:
-            written[stream].append(data)
-    exit_code = 0 if execution.exit_code is None else execution.exit_code
-    return ExecResult(exit_code, b"".join(written["stdout"]), b"".join(written["stderr"]))
+            held = written[stream]
+            held += data[: most - len(held)]
+            if len(held) == most:
+                break  # leaving kills it
+    exit_code = 128 + KILLED if execution.exit_code is None else execution.exit_code
+    return ExecResult(exit_code, bytes(written["stdout"]), bytes(written["stderr"]))
 
 
 @asynccontextmanager

@@ -184,6 +184,7 @@ class Snapshot:
     created_at: datetime | None
     expires_at: datetime | None
     description: str
+    config: Mapping[str, str]
 
     @classmethod
     def parse(cls, seen: Object) -> Snapshot:
@@ -193,4 +194,5 @@ class Snapshot:
             created_at=moment(seen, "created_at"),
             expires_at=moment(seen, "expires_at"),
             description=text(seen, "description"),
+            config=strings(seen, "config"),
         )

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from tinyagentos.incus.errors import NotFound, OperationLost
 from tinyagentos.incus.exec import (
+    MOST_OUTPUT,
     ExecResult,
     Execution,
     Feed,
@@ -226,14 +227,15 @@ class Instances:
         cwd: str = "",
         stdin: Feed = None,
         within: float = EXEC_WITHIN,
+        most: int = MOST_OUTPUT,
     ) -> ExecResult:
         """How the command ended, with all it wrote; a failure is an exit code, not an error.
 
         Raises IncusTimeout after `within` seconds. A command whose caller goes is killed (its
-        own children are not, unless they end with it).
+        own children are not, unless they end with it), and so is one that writes `most` bytes.
         """
         command = command_of(argv, env, user, group, cwd)
-        return await run_exec(self.api, name, command, stdin=stdin, within=within)
+        return await run_exec(self.api, name, command, stdin=stdin, within=within, most=most)
 
     def exec_stream(
         self,

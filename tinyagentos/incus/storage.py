@@ -157,6 +157,14 @@ class Storage:
         """The volume; NotFound when there is none."""
         return Volume.parse(as_object(await self.api.get(_volume(pool, name))))
 
+    async def get_volume_usage(self, pool: str, name: str) -> int:
+        """Bytes that the volume takes, as far as the pool's driver counts them, else 0.
+
+        What it shares with a snapshot does not count on btrfs, though its limit counts it.
+        """
+        seen = as_object(await self.api.get(_volume(pool, name, "state")))
+        return integer(child(seen, "usage"), "used")
+
     async def create_volume(
         self, pool: str, name: str, *, config: Texts = NONE, description: str = ""
     ) -> Volume:
@@ -195,7 +203,13 @@ class Storage:
 
     async def create_volume_backup(self, pool: str, volume: str, backup: str) -> None:
         """Have Incus pack the volume, without its snapshots, into a file of its own."""
-        body = {"name": backup, "volume_only": True, "optimized_storage": False}
+        body = {
+            "name": backup,
+            "volume_only": True,
+            "optimized_storage": False,
+            # Whatever this daemon's usual way is: who takes it in again can look into this one.
+            "compression_algorithm": "gzip",
+        }
         path = _volume(pool, volume, "backups")
         await self.api.run("POST", path, body, within=BACKUP_WITHIN)
 
@@ -235,8 +249,31 @@ class Storage:
         await self.api.run("DELETE", _volume(pool, volume, "snapshots", snapshot))
 
     async def restore_volume_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
-        """Bring the volume back to the snapshot; no running instance may use it."""
+        """Bring the volume back to the snapshot; no running instance may use it.
+
+        Its `size` is then the larger of its own and the snapshot's, none being the largest.
+        """
         await self.api.run("PUT", _volume(pool, volume), {"restore": snapshot})
+        # On btrfs the limit from the snapshot's time is in force now, whatever the config says, and
+        # a limit below what came back could never be changed again (6.0.4).
+        own = (await self.get_volume(pool, volume)).config.get("size", "")
+        found = await self.list_volume_snapshots(pool, volume)
+        old = next((one.config.get("size", "") for one in found if one.name == snapshot), own)
+        for size in sizes_to_set(own, old):
+            await self.update_volume(pool, volume, config={"size": size})
+
+
+def sizes_to_set(own: str, old: str) -> tuple[str, ...]:
+    """What a volume's `size` is set to, one after the other, once a snapshot came back.
+
+    old: the snapshot's; bytes, or empty for no limit. What somebody wrote in another unit stays.
+    """
+    if own == old or not all(one.isdecimal() for one in (own, old) if one):
+        return ()
+    if own and (not old or int(old) > int(own)):
+        return (old,)
+    # Incus does nothing about a size that the config has already: it is changed, and changed back.
+    return (str(int(own) + 1) if own else old, own)
 
 
 def _pool(name: str, *more: str) -> str:

@@ -45,6 +45,11 @@ class JobContext:
         """Record which way the job takes, and why, in words."""
         self.update(source=source, source_reason=reason)
 
+    def expect(self, rest: float | None) -> None:
+        """Record how many seconds the job is expected to go on; None: nobody knows."""
+        spent = sum(step.seconds for step in self._job.steps)
+        self.update(expected_seconds=None if rest is None else round(spent + rest, 1))
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time what happens inside as the step of that name.

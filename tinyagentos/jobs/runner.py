@@ -22,7 +22,12 @@ _log = logging.getLogger(__name__)
 ROLL_BACK = "roll back"
 
 Work = Callable[[JobContext], Awaitable[None]]
+Settle = Callable[[Job], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
+
+
+async def _settled(_: Job) -> None:
+    """Nothing that an earlier attempt began goes on by itself."""
 
 
 async def _nothing(_: JobContext) -> None:
@@ -66,14 +71,20 @@ class Runner:
         explain: Callable[[BaseException], Problem],
         is_transient: Callable[[BaseException], bool] = lambda _: False,
         sleep: Sleep = asyncio.sleep,
+        settle: Settle = _settled,
     ) -> None:
-        """explain words an unexpected exception; is_transient: it may pass if tried again soon."""
+        """explain words an unexpected exception; is_transient: it may pass if tried again soon.
+
+        settle: returns when nothing goes on any more that an earlier attempt of the job began
+        elsewhere; the server's death ends none of it.
+        """
         self._table = table
         self._clock = clock
         self._new_id = new_id
         self._explain = explain
         self._is_transient = is_transient
         self._sleep = sleep
+        self._settle = settle
         self._kinds: dict[str, JobKind] = {}
         self._places: dict[str, asyncio.Semaphore] = {}
         self._live: dict[str, Job] = {}
@@ -174,6 +185,14 @@ class Runner:
             raise Conflict("The job succeeded.", hint="There is nothing to do again.")
         return self.submit(job.kind, job.subject, job.params)
 
+    def dismiss_job(self, job_id: str) -> None:
+        """Note that somebody has seen how the job ended; Conflict when it is still at work."""
+        job = self.get_job(job_id)
+        if job.is_active:
+            raise Conflict("The job is still at work.", hint="Cancel it first, or watch it.")
+        self._table.save(replace(job, dismissed=True))
+        self._tell(job_id)
+
     async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
         """The job now, then after each change, ending with its final state."""
         changed = asyncio.Event()
@@ -242,6 +261,9 @@ class Runner:
             started_at=job.started_at or self._clock(),
         )
         self._keep(job, durable=True)
+        if job.attempt > 1:
+            await self._settle(job)
+            job = self._live[job_id]
         if job.cancel_requested:
             await self._finish(kind, job_id, JobState.cancelled)
         elif job.error:
@@ -288,6 +310,7 @@ class Runner:
                     raise
                 _log.warning("trying again", extra={"seconds": wait, "after": repr(error)})
             await self._sleep(wait)
+            await self._settle(context.job)
         return await work(context)
 
     async def _finish(self, kind: JobKind, job_id: str, state: JobState) -> None:
@@ -347,10 +370,13 @@ class Runner:
         if durable:
             self._table.save(job)
         self._live[job.id] = job
-        for changed in self._watchers.get(job.id, ()):
+        self._tell(job.id)
+
+    def _tell(self, job_id: str) -> None:
+        for changed in self._watchers.get(job_id, ()):
             changed.set()
         for feed in self._feeds:
-            feed.ids.add(job.id)
+            feed.ids.add(job_id)
             feed.changed.set()
 
     def _fail(self, job_id: str, problem: Problem) -> None:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from tinyagentos.model.errors import InvalidInput
 
 MAX_NAME = 32
+# What is deployed when nobody says otherwise; it stands first wherever people choose.
+DEFAULT_FRAMEWORK = "openclaw"
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 MIB = 1024 * 1024
 _AGO = re.compile(r"(\d{1,9})([smhd])")
@@ -36,19 +38,41 @@ class Source(StrEnum):
     fastest = "fastest"
 
 
+class SnapshotSchedule(StrEnum):
+    """How often an agent's state is kept by itself."""
+
+    off = "off"
+    hourly = "hourly"
+    daily = "daily"
+    weekly = "weekly"
+
+
 @dataclass(frozen=True)
 class AgentSpec:
-    """What to deploy. Sizes in bytes; None means the recipe's default."""
+    """What to deploy. Sizes in bytes; None means the recipe's default.
+
+    nesting: it may run containers of its own, which opens more of the host's kernel to it.
+    model, fallbacks: `provider/model`, the latter used when those before fail; monthly_tokens and
+    idle_stop_minutes: 0 means no limit, and never.
+    """
 
     name: str
-    framework: str = "openclaw"
+    framework: str = DEFAULT_FRAMEWORK
     source: Source = Source.fastest
     model: str = ""
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     network: str = "internet"
     state_of: str = ""
+    nesting: bool = False
+    fallbacks: tuple[str, ...] = ()
+    monthly_tokens: int = 0
+    title: str = ""
+    autostart: bool = True
+    idle_stop_minutes: int = 0
+    snapshots: SnapshotSchedule = SnapshotSchedule.off
 
 
 @dataclass(frozen=True)
@@ -61,15 +85,6 @@ class KeptState:
     kept_at: datetime
 
 
-class SnapshotSchedule(StrEnum):
-    """How often an agent's state is kept by itself."""
-
-    off = "off"
-    hourly = "hourly"
-    daily = "daily"
-    weekly = "weekly"
-
-
 @dataclass(frozen=True)
 class AgentChange:
     """What to change of an agent; None leaves it. cpus: 0 means all; idle_stop_minutes: 0 never."""
@@ -77,6 +92,7 @@ class AgentChange:
     memory_bytes: int | None = None
     cpus: int | None = None
     disk_bytes: int | None = None
+    state_bytes: int | None = None
     title: str | None = None
     autostart: bool | None = None
     idle_stop_minutes: int | None = None
@@ -104,6 +120,7 @@ class Agent:
     disk_bytes: int | None = None
     autostart: bool = True
     idle_stop_minutes: int = 0
+    nesting: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Framework:
-    """What can be deployed. Sizes in bytes; expected deploy seconds by source, None: unknown."""
+    """What can be deployed, and what that takes here. Sizes in bytes.
+
+    image_size_bytes: of the image that is here, else of the newest release; None when neither is
+    known. image_budget_bytes: the most it may weigh by its recipe. expected_seconds: of a deploy by
+    `image` once that is here, and by `build`; `download`: until the image is in use, 0 when it is.
+    None: nobody knows.
+    """
 
     name: str
     version: str
@@ -124,6 +147,7 @@ class Framework:
     memory_bytes: int
     image_size_bytes: int | None
     expected_seconds: Mapping[str, float | None]
+    image_budget_bytes: int | None = None
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -34,12 +34,16 @@ class ImagePolicy(StrEnum):
     off = "off"
 
 
-# What each policy means, in a sentence for people.
+# What each policy means and costs, in a sentence for people.
 POLICIES = {
-    ImagePolicy.lazy: "The first deploy of a framework begins to fetch its image.",
-    ImagePolicy.background: "Images are fetched when the server starts, behind everything else.",
-    ImagePolicy.manual: "An image is fetched when you ask for it.",
-    ImagePolicy.off: "Images are never fetched; agents are built on this host.",
+    ImagePolicy.lazy: "The first deploy of a framework begins to fetch its image: nothing comes "
+    "that nobody uses, but that first deploy may have to build.",
+    ImagePolicy.background: "Images are fetched when the server starts, behind everything else: "
+    "the first deploy is quick too, at the price of line and disk for frameworks nobody uses.",
+    ImagePolicy.manual: "An image is fetched only when you ask for it: nothing crosses the line "
+    "unasked, and until then the first deploy builds.",
+    ImagePolicy.off: "Images are never fetched: no channel is trusted, and the first deploy of "
+    "each framework builds on this host.",
 }
 
 
@@ -47,10 +51,12 @@ POLICIES = {
 class SupplyRecord:
     """What is known of a framework's released image, whether it is here or not.
 
-    fingerprint, version, size_bytes: of the newest release when the channel was last asked.
+    fingerprint, version, sizes: of the newest release when the channel was last asked.
     failures: tries in a row that did not get it; reason: of the last; try_at: not before then.
     rejected: the fingerprint that could not be trusted, or CHANNEL when that goes for all of it.
     check_at: when the channel is to be asked again.
+    stopped: somebody stopped its download; it goes on when somebody asks. discards: and what has
+    come is to be removed.
     """
 
     fingerprint: str = ""
@@ -61,11 +67,17 @@ class SupplyRecord:
     rejected: str = ""
     try_at: datetime | None = None
     check_at: datetime | None = None
+    unpacked_bytes: int = 0
+    stopped: bool = False
+    discards: bool = False
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """What is known about one framework's image for one architecture. Sizes in bytes."""
+    """What is known about one framework's image for one architecture. Sizes in bytes.
+
+    partial_bytes: what has come of a download that is not done.
+    """
 
     framework: str
     arch: str
@@ -77,6 +89,8 @@ class ImageRow:
     size_bytes: int | None = None
     origin: str = ""
     reason: str = ""
+    unpacked_bytes: int | None = None
+    partial_bytes: int = 0
 
 
 def image_alias(framework: str, arch: str) -> str:

@@ -71,7 +71,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of durable work. `params` is what its kind needs to run it again after a crash."""
+    """One piece of durable work. `params` is what its kind needs to run it again after a crash.
+
+    dismissed: somebody has seen that it failed, and wants to be told no more.
+    """
 
     id: str
     kind: str
@@ -81,6 +84,8 @@ class Job:
     params: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     source_reason: str = ""
+    # What all of its steps are expected to take together; None while nobody knows.
+    expected_seconds: float | None = None
     steps: tuple[Step, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -88,6 +93,7 @@ class Job:
     attempt: int = 0
     cancel_requested: bool = False
     idempotency_key: str = ""
+    dismissed: bool = False
 
     @property
     def is_active(self) -> bool:

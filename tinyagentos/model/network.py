@@ -19,6 +19,11 @@ PRIVATE = tuple(
         "192.168.0.0/16",
     )
 )
+# Nobody's host is there: groups and broadcasts, which the host and its neighbours listen to (names
+# and devices at home: mDNS, SSDP), and what networks use within (RFC 6890).
+RESERVED = tuple(
+    IPv4Network(one) for one in ("0.0.0.0/8", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4")
+)
 _RULE = "Write `internet`, `none` or `lan:` with networks, such as `lan:192.168.1.0/24`."
 
 
@@ -73,7 +78,7 @@ def closed_networks(
     closed = list(PRIVATE)
     for hole in policy.lan:
         closed = [part for block in closed for part in _without(block, hole)]
-    return tuple(sorted({*closed, *(IPv4Network(one) for one in host)}))
+    return tuple(sorted({*closed, *RESERVED, *(IPv4Network(one) for one in host)}))
 
 
 def _without(block: IPv4Network, hole: IPv4Network) -> tuple[IPv4Network, ...]:

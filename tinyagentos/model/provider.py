@@ -38,7 +38,7 @@ class Provider:
     """Where models are. url: without the path of a call; for openai it ends in the version (/v1).
 
     model: the one used by agents that chose none; empty when there is none.
-    found: whether it runs on this host and nobody had to add it.
+    found: whether it runs on this host and nobody had to add it. models: those it told of last.
     """
 
     name: str
@@ -47,6 +47,12 @@ class Provider:
     model: str = ""
     has_key: bool = False
     found: bool = False
+    models: tuple[str, ...] = ()
+
+    @property
+    def default(self) -> str:
+        """The model it offers to agents that chose none, as far as that is known; else empty."""
+        return self.model or next(iter(self.models), "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class ModelRef:
 
     provider: str
     model: str
+
+    @classmethod
+    def default_of(cls, provider: Provider) -> ModelRef | None:
+        """The model that the provider offers to agents that chose none, if any is known."""
+        return cls(provider.name, provider.default) if provider.default else None
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
@@ -149,6 +160,17 @@ def _checked_url(url: str) -> str:
     if not is_fine or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable():
         raise wrong
     return url.rstrip("/")
+
+
+def check_choice(choice: ModelChoice) -> None:
+    """Return when the models can be used together, within the budget; else InvalidInput."""
+    if len(choice.models) > 1 + MOST_FALLBACKS or len(set(choice.models)) < len(choice.models):
+        raise InvalidInput(
+            "These models cannot be used together.",
+            hint=f"Give one model and up to {MOST_FALLBACKS} others to fall back to.",
+        )
+    if not 0 <= choice.monthly_tokens <= MOST_TOKENS:
+        raise InvalidInput(f"A budget of {choice.monthly_tokens} tokens cannot be kept.")
 
 
 def parse_model(text: str) -> ModelRef:

@@ -123,9 +123,9 @@ class AgentDefaults:
     """How an agent of this framework is run. Sizes in bytes, times in seconds.
 
     memory_need_bytes: what the host must have free; memory_limit_bytes: what the agent may take.
-    cpus: 0 means all. disk_bytes: how large its root may grow. image_disk_bytes and
-    build_disk_bytes: what a deploy by that path takes from the pool. chat: None when taOS cannot
-    talk to it; interface: None when it has no web interface.
+    cpus: 0 means all. disk_bytes: how large its root may grow, state_bytes: its state.
+    image_disk_bytes and build_disk_bytes: what a deploy by that path takes from the pool. chat:
+    None when taOS cannot talk to it; interface: None when it has no web interface.
     """
 
     port: int
@@ -137,6 +137,7 @@ class AgentDefaults:
     cpus: int
     processes: int
     disk_bytes: int
+    state_bytes: int
     image_disk_bytes: int
     build_disk_bytes: int
     chat: AgentChat | None = None

@@ -64,6 +64,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (instance, month)
     );
     """,
+    """
+    ALTER TABLE providers ADD COLUMN models TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 
 

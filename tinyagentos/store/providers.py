@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from tinyagentos.model.provider import Provider, ProviderKind, Usage
@@ -29,7 +30,7 @@ class ProviderTable:
             ProviderRow(
                 Provider(
                     row["name"], ProviderKind(row["kind"]), row["url"], row["model"],
-                    has_key=bool(row["sealed_key"]),
+                    has_key=bool(row["sealed_key"]), models=tuple(json.loads(row["models"])),
                 ),
                 row["sealed_key"],
             )
@@ -39,11 +40,12 @@ class ProviderTable:
     def put(self, row: ProviderRow) -> None:
         """Keep the provider; one of the same name is changed."""
         self._database.execute(
-            "INSERT INTO providers (name, kind, url, model, sealed_key) VALUES (?, ?, ?, ?, ?)"
+            "INSERT INTO providers (name, kind, url, model, sealed_key, models)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, url = excluded.url,"
-            " model = excluded.model, sealed_key = excluded.sealed_key",
+            " model = excluded.model, sealed_key = excluded.sealed_key, models = excluded.models",
             row.provider.name, row.provider.kind.value, row.provider.url, row.provider.model,
-            row.sealed_key,
+            row.sealed_key, json.dumps(row.provider.models),
         )  # fmt: skip
 
     def remove(self, name: str) -> bool:
@@ -78,6 +80,10 @@ class UsageTable:
             instance,
         )
         return tuple((row[0], Usage(*row[1:])) for row in reversed(rows))
+
+    def drop_before(self, month: str) -> None:
+        """Forget what was used before the month, also by agents that are gone."""
+        self._database.execute("DELETE FROM model_usage WHERE month < ?", month)
 
     def get(self, instance: str, month: str) -> Usage:
         """What the agent used in the month."""

@@ -31,6 +31,11 @@ class SupplyTable:
         rows = self._database.execute("SELECT body FROM supply WHERE name = ?", alias)
         return _RECORD.validate_json(rows[0]["body"]) if rows else SupplyRecord()
 
+    def list_all(self) -> tuple[SupplyRecord, ...]:
+        """What is known of every image."""
+        rows = self._database.execute("SELECT body FROM supply WHERE name != ?", POLICY)
+        return tuple(_RECORD.validate_json(row["body"]) for row in rows)
+
     def put(self, alias: str, record: SupplyRecord) -> None:
         """Keep what is known of the image with the alias."""
         self._put(alias, _RECORD.dump_json(record).decode())

@@ -57,6 +57,16 @@ class TimingTable:
         )
         return median(row["seconds"] for row in rows) if rows else None
 
+    def typical_rate(self, what: str) -> float | None:
+        """The median of the latest measurements of any subject, in bytes a second."""
+        rows = self._database.execute(
+            "SELECT size_bytes / seconds AS rate FROM timings"
+            " WHERE what = ? AND size_bytes > 0 AND seconds > 0 ORDER BY rowid DESC LIMIT ?",
+            what,
+            RECENT,
+        )
+        return median(row["rate"] for row in rows) if rows else None
+
     def list_recent(self, prefix: str, limit: int = 50) -> tuple[Timing, ...]:
         """The newest measurements of everything that begins so, newest first."""
         rows = self._database.execute(

@@ -1,32 +1,32 @@
-"""What an agent took while somebody looked, as two small lines."""
+"""What an agent took in the last day, as two small lines, and of models by month as bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from markupsafe import Markup
 
 from tinyagentos.model.provider import Usage as Used
-from tinyagentos.web.feed import LOOK_EVERY, Usage
+from tinyagentos.web.history import EVERY, Taken
 from tinyagentos.web.markup import bar, el
 from tinyagentos.web.words import memory, seconds
 
 WIDTH, HEIGHT = 300, 48
-FEWEST = 3
+FEWEST, MOST = 3, 120
 
 
-def render_usage_lines(samples: Sequence[Usage], limit: int | None) -> Markup | None:
-    """Memory and processor over the latest samples; None while there are too few."""
-    if len(samples) < FEWEST:
+def render_usage_lines(taken: Taken | None, limit: int | None) -> Markup | None:
+    """Memory and processor over the latest minutes; None while there are too few."""
+    if taken is None or len(taken.cpu) < FEWEST:
         return None
-    span = seconds((len(samples) - 1) * LOOK_EVERY)
-    used = [one.memory_bytes for one in samples]
-    busy = [one.cpu or 0.0 for one in samples]
-    most = max(busy)
+    span = seconds((len(taken.cpu) - 1) * EVERY)
+    used = [kib << 10 for kib in taken.memory_kib]
+    busy = max(taken.cpu)
     return el(
         "div",
         _line("Memory", used, float(limit or max(used)), f"most {memory(max(used))}", span),
-        _line("Processor", busy, max(1.0, most), f"most {most * 100:.0f} %", span),
+        _line("Processor", taken.cpu, max(1.0, busy), f"most {busy * 100:.0f} %", span),
         class_="lines",
     )
 
@@ -71,8 +71,15 @@ def _line(title: str, values: Sequence[float], top: float, most: str, span: str)
 
 def _points(values: Sequence[float], top: float) -> str:
     """The values from left to right, top at the upper edge."""
-    step = WIDTH / (len(values) - 1)
+    shown = thin(values, MOST)
+    step = WIDTH / (len(shown) - 1)
     return " ".join(
         f"{number * step:.1f},{HEIGHT - 2 - (HEIGHT - 4) * min(1.0, value / (top or 1)):.1f}"
-        for number, value in enumerate(values)
+        for number, value in enumerate(shown)
     )
+
+
+def thin(values: Sequence[float], most: int) -> list[float]:
+    """At most so many values: the largest of each few, so that no peak is lost."""
+    few = ceil(len(values) / most)
+    return [max(values[start : start + few]) for start in range(0, len(values), few)]

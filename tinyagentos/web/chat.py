@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from tinyagentos.agents.chat import Chat
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.frame import Site, put, show
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.markup import el, notice
 
 KEPT = 60
 MOST_CONVERSATIONS = 200
 DRAW_EVERY = 0.15
+LOOK_WITHIN = 1.0
 _numbers = count()
 
 
@@ -74,12 +77,14 @@ class Conversation:
         """Whether an answer is coming."""
         return self.task is not None and not self.task.done()
 
-    def ask(self, text: str) -> None:
-        """Say something, unless an answer is coming or there is nothing to say."""
-        if text.strip() and not self.is_answering:
-            self.said.append(Said("me", text.strip()))
-            self.task = background_tasks.create(self._answer(text), name=f"chat {self.name}")
-            self._tell()
+    def ask(self, text: str) -> bool:
+        """Say something; False, and nothing is said, while an answer is coming."""
+        if not text.strip() or self.is_answering:
+            return False
+        self.said.append(Said("me", text.strip()))
+        self.task = background_tasks.create(self._answer(text), name=f"chat {self.name}")
+        self._tell()
+        return True
 
     def stop(self) -> None:
         """Hear no more of the answer."""
@@ -132,10 +137,18 @@ class ChatView:
         self._name = name
         self._turns: list[tuple[Said, ui.html]] = []
 
+    async def _has_default(self) -> bool:
+        """Whether this host has a model; one that was not looked for yet is waited for shortly."""
+        providers = self._site.services.providers
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_WITHIN):
+                return bool(providers.known_default() or await providers.default_model())
+        return True  # the chat itself says it better
+
     async def build(self) -> asyncio.Task[None] | None:
         """Build it; what keeps it up to date, until cancelled."""
         models = await self._site.services.models.get(self._name)
-        if not models.models and not await self._site.services.providers.default_model():
+        if not models.models and not await self._has_default():
             show(notice(
                 "warn", "No model is set up yet, so no agent can answer.",
                 el("p", el("a", "Add a model", href="/models", class_="button primary")),
@@ -147,7 +160,8 @@ class ChatView:
             .classes("chat")
             .props(f'id={box}-log tabindex=0 role=log aria-live=polite aria-label="Conversation"')
         )
-        take = f"const b=document.getElementById('{box}');const v=b.value;b.value='';emit(v)"
+        self._box = box
+        take = f"emit(taosTake('{box}'))"
         with ui.element("div").classes("ask"):
             with ui.element("div").classes("field"):
                 show(f"Say something to {self._name}", tag="label").props(f"for={box}").classes(
@@ -157,19 +171,27 @@ class ChatView:
                 area._props["placeholder"] = f"Say something to {self._name}"
                 area._props["maxlength"] = "30000"
                 area.on(
-                    "keydown", lambda event: self._talk.ask(str(event.args)),
+                    "keydown", lambda event: self._ask(str(event.args)),
                     js_handler="(e)=>{if(e.key==='Enter'&&!e.shiftKey&&!e.isComposing)"
                     f"{{e.preventDefault();{take}}}}}",
                 )  # fmt: skip
             self._send = show("Send", tag="button").classes("button primary").props("type=button")
             self._send.on(
-                "click", lambda event: self._talk.ask(str(event.args)), js_handler=f"()=>{{{take}}}"
+                "click", lambda event: self._ask(str(event.args)), js_handler=f"()=>{{{take}}}"
             )
             self._stop = show("Stop", tag="button").classes("button").props("type=button")
             self._stop.on("click", self._talk.stop, [])
-        self._box = box
         self._draw()
         return background_tasks.create(self._keep_drawing(), name=f"chat of {self._name}")
+
+    def _ask(self, text: str) -> None:
+        """Ask, and only then take what was typed out of the box."""
+        if self._talk.ask(text):
+            self._run("taosTaken", self._box)
+            self._run("taosEnd", f"{self._box}-log", True)
+
+    def _run(self, name: str, *given: object) -> None:
+        self._log.client.run_javascript(f"{name}({', '.join(map(json.dumps, given))})")
 
     async def _keep_drawing(self) -> None:
         changed = asyncio.Event()
@@ -202,12 +224,9 @@ class ChatView:
             put(made, self._render(turn))
         busy = self._talk.is_answering
         self._send.visible, self._stop.visible = not busy, busy
-        self._log.client.run_javascript(
-            f"const b=document.getElementById({json.dumps(self._box + '-log')});"
-            "if(b)b.scrollTop=b.scrollHeight"
-        )
+        self._run("taosEnd", f"{self._box}-log")
 
     def _render(self, turn: Said) -> Markup:
         if turn.who == "agent":
             return render_words(turn.text) if turn.text else el("span", "…", class_="quiet")
-        return Markup.escape(turn.text)
+        return for_web(turn.text) if turn.who == "fail" else Markup.escape(turn.text)

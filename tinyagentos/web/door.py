@@ -10,6 +10,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from tinyagentos.access import COOKIE, LEAST_LENGTH, SESSION_LASTS
 from tinyagentos.model.errors import TaosError, Unauthorized
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import FILES, HEAD
 from tinyagentos.web.services import Services
 
@@ -79,10 +80,16 @@ class Door:
 
 
 def own_path(wanted: str) -> str:
-    """The path, if it is one of this server; a link must not lead elsewhere after the login."""
-    parts = urlsplit(wanted)
+    """The path and query, if they are of this server; a link must not lead elsewhere."""
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:  # such as `//[`
+        return "/"
     is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
-    return quote(parts.path, safe="/") if is_ours and not parts.netloc else "/"
+    if not is_ours or parts.netloc:
+        return "/"
+    path, query = quote(parts.path, safe="/%"), quote(parts.query, safe="=&%+,;:/")
+    return f"{path}?{query}" if query else path
 
 
 def caller(request: Request) -> str:
@@ -98,13 +105,14 @@ async def read_form(request: Request) -> dict[str, str]:
 
 def login_page(wanted: str, error: TaosError | None = None) -> Response:
     """The form that asks for the password."""
+    forgotten = for_web("Forgotten? `taos web password` on the machine sets another one.")
     return _form_page(
         "Log in",
         f"/login?next={quote(wanted, safe='/')}",
         f"""{_problem(error)}
         {_field("password", "Password", "current-password", described=bool(error), focus=True)}
         <button class="button primary" type="submit">Log in</button>
-        <p class="hint">Forgotten? <code>taos web password</code> there sets another one.</p>""",
+        {"" if error else f'<p class="hint">{forgotten}</p>'}""",
         error,
     )
 
@@ -159,4 +167,4 @@ def _problem(error: TaosError | None) -> str:
     if error is None:
         return ""
     return f"""<div class="notice fail" id="problem" role="alert"><p><strong>{escape(error.message)}
-    </strong></p><p>{escape(error.hint)}</p></div>"""
+    </strong></p><p>{for_web(error.hint)}</p></div>"""

@@ -2,7 +2,7 @@
 
 Pages get jobs' changes as they happen, at most twice a second; agents are looked at again when a
 job began or ended, when an instance or an agent's health changed, and now and then while somebody
-looks.
+looks. What agents take is noted each minute, also while nobody looks.
 """
 
 from __future__ import annotations
@@ -10,38 +10,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tinyagentos.agents.order import STAGE_KEY
+from tinyagentos.agents.steps import DEPLOYED
 from tinyagentos.incus import IncusError
 from tinyagentos.model.agent import Agent
 from tinyagentos.model.errors import TaosError
 from tinyagentos.model.job import Job, Problem
+from tinyagentos.web.history import EVERY, History, Meter, Usage, pause_after
 from tinyagentos.web.services import Services
 
 _log = logging.getLogger(__name__)
 PAUSE = 0.5
 LOOK_EVERY = 10.0
 FIRST_WITHIN = 2.0
-HISTORY = 90
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What an agent takes now. cpu: share of one processor, None until it was seen twice."""
-
-    memory_bytes: int
-    cpu: float | None
-    disk_bytes: int | None
 
 
 @dataclass(frozen=True)
 class Sight:
-    """The agents as they were seen last; problem: why they could not be."""
+    """The agents as they were seen last; problem: why they could not be.
+
+    running: agents whose instance runs, whatever they say; unfinished: whose deploy never ended.
+    """
 
     agents: tuple[Agent, ...] = ()
     usage: Mapping[str, Usage] = field(default_factory=dict)
+    running: frozenset[str] = frozenset()
+    unfinished: frozenset[str] = frozenset()
     problem: Problem | None = None
 
 
@@ -66,9 +64,8 @@ class Feed:
         self._looked = asyncio.Event()
         self._askers = 0
         self._states: dict[str, bool] = {}
-        self._spent: dict[str, tuple[float, int]] = {}
-        self._history: dict[str, deque[Usage]] = {}
-        self._noted = 0.0
+        self._now_and_then, self._by_minute = Meter(), Meter()
+        self.history = History()
         self.sight = Sight()
 
     async def run(self) -> None:
@@ -77,6 +74,7 @@ class Feed:
             group.create_task(self._watch_jobs())
             group.create_task(self._watch_agents())
             group.create_task(self._keep_looking())
+            group.create_task(self._keep_history())
 
     def listen(self, show: Show) -> Callable[[], None]:
         """Have show called after each change; what is returned ends that."""
@@ -101,10 +99,6 @@ class Feed:
         finally:
             self._askers -= 1
         return self.sight
-
-    def history(self, name: str) -> tuple[Usage, ...]:
-        """What the agent took at each look, the latest last."""
-        return tuple(self._history.get(name, ()))
 
     def look_again(self) -> None:
         """Something happened that may have changed agents."""
@@ -146,53 +140,45 @@ class Feed:
                 continue
             before, self.sight = self.sight, await self._look()
             self._looked.set()
-            self._note_usage()
             if self.sight != before:
                 await self._tell(Change(agents=True))
             await asyncio.sleep(PAUSE)
 
-    def _note_usage(self) -> None:
-        """Keep what agents take, at even intervals; of those that are gone nothing."""
-        now = asyncio.get_running_loop().time()
-        usage = self.sight.usage
-        for name in self._history.keys() - usage.keys():
-            del self._history[name]
-        if now - self._noted < LOOK_EVERY * 0.9:
-            return
-        self._noted = now
-        for name, one in usage.items():
-            self._history.setdefault(name, deque(maxlen=HISTORY)).append(one)
+    async def _keep_history(self) -> None:
+        """Note what agents take, whether a page is open or not."""
+        pause = EVERY
+        while True:
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
+            try:
+                there = await self._services.host.watch.instances()
+                if any(one.is_running for one in there):
+                    there = await self._services.incus.instances.list(with_state=True)
+            except (TaosError, IncusError) as error:
+                _log.debug("what agents take is not known: %s", error)
+                continue
+            now = time.monotonic()
+            usage = self._by_minute.measure(there, now)
+            self.history.note({one.name for one in there}, usage, now)
+            pause = pause_after(time.monotonic() - begun)
 
     async def _look(self) -> Sight:
         try:
             agents = await self._services.agents.list_agents()
-            return Sight(agents, await self._usage(agents))
+            instances = await self._services.incus.instances.list(with_state=True)
         except (TaosError, IncusError) as error:
-            return Sight(self.sight.agents, self.sight.usage, self._services.explain(error))
-
-    async def _usage(self, agents: tuple[Agent, ...]) -> dict[str, Usage]:
-        """What each running agent takes, by name."""
-        found = {
-            one.name: one for one in await self._services.incus.instances.list(with_state=True)
-        }
-        now = asyncio.get_running_loop().time()
-        usage = {}
-        for agent in agents:
-            instance = found.get(agent.instance)
-            if instance is None or instance.state is None or not instance.is_running:
-                continue
-            state = instance.state
-            at, spent = self._spent.get(agent.instance, (now, state.cpu_ns))
-            cpu = (state.cpu_ns - spent) / 1e9 / (now - at) if now - at > 1 else None
-            if cpu is None and agent.name in self.sight.usage:
-                cpu = self.sight.usage[agent.name].cpu
-            else:
-                self._spent[agent.instance] = (now, state.cpu_ns)
-            disk = sum(state.disk_bytes.values()) or None
-            usage[agent.name] = Usage(
-                state.memory_bytes, None if cpu is None else max(0.0, round(cpu, 2)), disk
-            )
-        return usage
+            return replace(self.sight, problem=self._services.explain(error))
+        found = {one.name: one for one in instances}
+        usage = self._now_and_then.measure(instances, time.monotonic())
+        roots = {agent.name: found[agent.instance] for agent in agents if agent.instance in found}
+        return Sight(
+            agents,
+            {name: usage[root.name] for name, root in roots.items() if root.name in usage},
+            running=frozenset(name for name, root in roots.items() if root.is_running),
+            unfinished=frozenset(
+                name for name, root in roots.items() if root.config.get(STAGE_KEY) != DEPLOYED
+            ),
+        )
 
     async def _tell(self, change: Change) -> None:
         for show in tuple(self._shows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from nicegui.events import GenericEventArguments
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web.feed import Change, Feed
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import STATIC
-from tinyagentos.web.markup import Content, el, icon, notice
+from tinyagentos.web.markup import Content, as_html, el, icon, notice, plain
 from tinyagentos.web.services import Services
 
 PLACES = (
@@ -51,7 +53,7 @@ class Site:
         client.on_delete(self.feed.listen(in_page))
 
     def explain(self, error: BaseException) -> tuple[str, str]:
-        """A sentence and a hint."""
+        """A sentence and a hint. What shows a hint words it for the web (hints.py)."""
         problem = self.services.explain(error)
         return problem.message, problem.hint
 
@@ -77,16 +79,28 @@ class Site:
 
 
 @contextmanager
-def frame(title: str, place: str, back: tuple[str, str] | None = None) -> Iterator[Element]:
-    """A page with its title; what is built inside stands below. Gives the row beside the title."""
+def frame(
+    title: str,
+    place: str,
+    back: tuple[str, str] | None = None,
+    called: Callable[[], object] = lambda: None,
+) -> Iterator[Element]:
+    """A page with its title; what is built inside stands below. Gives the row beside the title.
+
+    called: builds what else the title says.
+    """
     client = ui.context.client
     ui.page_title(f"{title} · taOS")
     with client.layout:
         show(_top(place), tag="header").classes("top").move(target_index=0)
     with ui.element("div").classes("page").props("id=main tabindex=-1"):
         with ui.element("div").classes("title"):
-            link = el("a", icon("back"), back[1], href=back[0], class_="back") if back else None
-            show(Markup("").join([link or "", el("h1", title)])).classes("words")
+            with ui.element("div").classes("words"):
+                if back:
+                    show(el("a", icon("back"), back[1], href=back[0], class_="back"))
+                with ui.element("div").classes("line"):
+                    show(title, tag="h1")
+                    called()
             beside = ui.element("div").classes("row")
         yield beside
 
@@ -118,14 +132,14 @@ def _top(place: str) -> Markup:
     )
 
 
-def show(content: Markup | str = "", tag: str = "div") -> ui.html:
-    """An element of our own markup, which escapes what it is given."""
-    return ui.html(str(content), sanitize=False, tag=tag)
+def show(content: Content = None, tag: str = "div") -> ui.html:
+    """An element of our own markup; what is no markup is shown as the words it is."""
+    return ui.html(as_html(content), sanitize=False, tag=tag)
 
 
 def put(element: ui.html, content: Content) -> None:
-    """Show other markup in the element; nothing is sent when it is the same."""
-    element.content = str(content or "")
+    """Show other markup or words in the element; nothing is sent when it is the same."""
+    element.content = as_html(content)
 
 
 def announcer() -> ui.html:
@@ -139,7 +153,7 @@ def tell(message: str, hint: str = "", kind: str = "ok") -> None:
     ui.notify(
         message,
         position="top",  # on a phone dialogs and navigation are at the bottom
-        caption=hint or None,
+        caption=plain(for_web(hint)) or None,
         timeout=15000 if is_failure else 4000,
         multi_line=bool(hint),
         close_button="Close" if is_failure else False,
@@ -156,6 +170,12 @@ class Field:
     value: str
     box: Element
     line: ui.html
+    id: str
+
+    def set(self, value: str) -> None:
+        """Have another value in it. Vue knows only what the field began with."""
+        self.value = value
+        self.box.client.run_javascript(f"taosSet({json.dumps(self.id)}, {json.dumps(value)})")
 
     def say(self, words: str, *, wrong: bool = False) -> None:
         """Change the line below."""
@@ -178,8 +198,8 @@ def text_field(
         box = ui.element("input").props(f"id={name} aria-describedby={name}-said autocomplete=off")
         for key, given in ({"type": "text", "^value": value} | attributes).items():
             box._props[key] = given
-        line = show(Markup.escape(hint)).classes("said").props(f"id={name}-said aria-live=polite")
-    field = Field(value, box, line)
+        line = show(hint).classes("said").props(f"id={name}-said aria-live=polite")
+    field = Field(value, box, line, name)
 
     def typed(event: GenericEventArguments) -> None:
         field.value = str(event.args)
@@ -214,7 +234,7 @@ def sheet(title: str) -> Iterator[ui.dialog]:
     """A dialog with a title; it is opened by who made it."""
     name = f"sheet-{next(_numbers)}"
     with ui.dialog().props(f"aria-labelledby={name}") as dialog, ui.element("div").classes("sheet"):
-        show(Markup.escape(title), tag="h2").props(f"id={name}")
+        show(title, tag="h2").props(f"id={name}")
         yield dialog
 
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import icon as svg
 
 Content = str | Markup | None
+
+
+def as_html(content: Content) -> str:
+    """The content for a browser. The one way there: a string is words unless it is Markup."""
+    return str(escape(content or ""))
+
+
+def plain(content: Content) -> str:
+    """The content's words alone."""
+    return content.striptags() if isinstance(content, Markup) else content or ""
 
 
 def el(tag: str, *children: Content, **attributes: str | bool | None) -> Markup:
@@ -61,11 +72,11 @@ def bar(done: float | None, label: str, kind: str = "") -> Markup:
 
 
 def notice(kind: str, title: str, *more: Content) -> Markup:
-    """A sentence that matters, with what else is to say."""
+    """A sentence that matters, with what else is to say, such as a hint."""
     return el(
         "div",
         el("p", el("strong", title)),
-        *(el("p", one) if not isinstance(one, Markup) else one for one in more if one),
+        *(one if isinstance(one, Markup) else el("p", for_web(one)) for one in more if one),
         class_=f"notice {kind}",
         role="alert" if kind == "fail" else None,
     )

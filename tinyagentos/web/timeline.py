@@ -42,8 +42,14 @@ def said(job: Job) -> str:
     step = current(job)
     if job.is_active:
         return f"{words.kind(job)}: {step.name}" if step else f"{words.kind(job)}: waiting"
-    why = f": {job.error.message}" if job.error else ""
+    # Below the first line may stand the end of an agent's log: nobody wants that read out.
+    why = f": {first_line(job.error.message)}" if job.error else ""
     return f"{words.kind(job)}: {words.JOB_STATES[job.state][2]}{why}"
+
+
+def first_line(message: str) -> str:
+    """What an error says, without the log below it."""
+    return message.partition("\n")[0]
 
 
 def current(job: Job) -> Step | None:
@@ -81,13 +87,19 @@ def _summary(job: Job, expected: float | None) -> Markup | None:
 
 
 def _failure(job: Job) -> Markup | None:
-    if job.error and job.state is JobState.failed:
-        first, _, rest = job.error.message.partition("\n")
-        log = el("pre", rest, tabindex="0", aria_label="Last lines of the log") if rest else None
+    if job.error is None:
+        return None
+    first, _, rest = job.error.message.partition("\n")
+    log = _log_tail(rest) if rest else None
+    if job.state is JobState.failed:
         return notice("fail", first, job.error.hint, log)
-    if job.error:
-        return notice("warn", job.error.message, "What was done is being undone.")
-    return None
+    return notice("warn", first, "What was done is being undone.", log)
+
+
+def _log_tail(lines: str) -> Markup:
+    """The end of a log. The style sheet has it scrolled to its last line, which says most."""
+    label = "Last lines of the log"
+    return el("pre", el("span", lines), class_="tail", tabindex="0", aria_label=label)
 
 
 def _step(step: Step) -> Markup:

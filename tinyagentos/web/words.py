@@ -6,7 +6,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from tinyagentos.model.agent import AgentState
+from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.image import ImageState
 from tinyagentos.model.job import Job, JobState, StepState
 from tinyagentos.web.markup import chip, el
@@ -49,6 +49,13 @@ STEP_STATES = {
 def agent_chip(state: AgentState) -> Markup:
     """The agent's state."""
     return chip(*AGENT_STATES[state])
+
+
+def reason(agent: Agent) -> str:
+    """Why the agent is not well, as a sentence begins."""
+    if agent.state is AgentState.failed:
+        return f"{agent.reason[:1].upper()}{agent.reason[1:]}."
+    return f"It does not answer as it should: {agent.reason}"
 
 
 def job_chip(job: Job) -> Markup:

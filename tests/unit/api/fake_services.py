@@ -77,6 +77,7 @@ class FakeServices:
         self.specs: list[AgentSpec] = []
         self.keys: list[str] = []
         self.kept: dict[str, Job] = {}
+        self.discarded: list[str] = []
         self.problems: tuple[Problem, ...] = ()
         self.explain = explain
         self.log = ["one", "two"]
@@ -147,6 +148,9 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("change settings", name)
 
+    async def get_state_bytes(self, name: str) -> int | None:
+        return 10 * 2**30
+
     async def get_schedule(self, name: str) -> SnapshotSchedule:
         await self.get_agent(name)
         return SnapshotSchedule.daily
@@ -164,7 +168,7 @@ class FakeServices:
 
         return read()
 
-    def list_frameworks(self) -> tuple[Framework, ...]:
+    async def list_frameworks(self) -> tuple[Framework, ...]:
         return (Framework("openclaw", "1", "OpenClaw", 7, None, {"image": 12.0, "build": None}),)
 
     async def list_images(self) -> tuple[ImageRow, ...]:
@@ -185,6 +189,11 @@ class FakeServices:
         if framework != "openclaw":
             raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
         return self.add("download image", framework)
+
+    def discard(self, framework: str) -> None:
+        if framework != "openclaw":
+            raise InvalidInput("There is no such framework.", hint="There is: openclaw.")
+        self.discarded.append(framework)
 
     async def remove(self, framework: str) -> None:
         if framework != "openclaw":

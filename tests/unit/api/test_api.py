@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.api.fake_services import FakeServices
 from tinyagentos.api.app import create_api
 from tinyagentos.api.errors import STATUS
+from tinyagentos.api.hosts import LOCAL, HostNames
 from tinyagentos.config import Settings
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import Agent
@@ -98,7 +99,7 @@ def test_the_job_is_as_the_contract_has_it(http: TestClient, services: FakeServi
     services.add("deploy", "hello")
     assert set(http.get("/api/jobs/j0").json()) == {
         "id", "kind", "subject", "state", "source", "source_reason", "attempt", "steps",
-        "created_at", "started_at", "finished_at", "error",
+        "created_at", "started_at", "finished_at", "error", "expected_seconds",
     }  # fmt: skip
     assert set(http.get("/api/jobs").json()[0]["steps"][0]) == {
         "name", "state", "started_at", "seconds", "done_bytes", "total_bytes", "detail",
@@ -347,17 +348,48 @@ def test_the_contract_documents_every_route_and_its_errors(http: TestClient) -> 
         ("fd00::5", "[fd00::5]:8420", 200),
         ("server.lan", "Server.lan:8420", 200),
         ("server.lan", "other.lan", 401),
-        ("0.0.0.0", "whatever.lan", 200),
+        ("0.0.0.0", "whatever.lan", 401),
+        ("0.0.0.0", "0.0.0.0.evil.test", 401),
+        ("0.0.0.0", "192.168.1.20:8420", 200),
+        ("::", "[fd00::5]:8420", 200),
+        ("::", "fd00.evil.test", 401),
         ("127.0.0.1", "[::1", 200),
         ("127.0.0.1", "]", 401),
+        ("0.0.0.0", "Box:8420", 200),
+        ("0.0.0.0", "box.local", 200),
+        ("0.0.0.0", "box.local.", 200),
+        ("0.0.0.0", "box.home.arpa:8420", 200),
+        ("127.0.0.1", "box.home.arpa", 200),
+        ("0.0.0.0", "tea.example", 200),
+        ("0.0.0.0", "two.example:1", 200),
+        ("0.0.0.0", "x.tea.example", 401),
+        ("0.0.0.0", "", 401),
+        ("0.0.0.0", ".local", 401),
     ],
 )
 def test_the_configured_host_name_is_ours_too(
     services: FakeServices, configured: str, host: str, status: int
 ) -> None:
-    services.settings = Settings(host=configured)
-    with TestClient(create_api(services), base_url="http://localhost") as http:
+    services.settings = Settings(host=configured, names="Tea.example, two.example,")
+    app = create_api(services, hostname="box.home.arpa")
+    with TestClient(app, base_url="http://localhost") as http:
         assert http.get("/api/health", headers={"Host": host}).status_code == status
+
+
+def test_a_machine_without_a_name_adds_none() -> None:
+    assert HostNames.of(Settings(host="0.0.0.0"), "").names == LOCAL
+
+
+def test_who_uses_another_name_sees_a_page(services: FakeServices) -> None:
+    with TestClient(create_api(services), base_url="http://localhost") as http:
+        told = {"Host": "<b>.example:8420", "Accept": "text/html,*/*"}
+        page = http.get("/agents/hello", headers=told)
+        assert (page.status_code, page.headers["content-type"][:9]) == (421, "text/html")
+        assert "&lt;b&gt;.example" in page.text
+        assert "<b>" not in page.text
+        assert "names = " in page.text
+        assert_problem(http.get("/api/agents", headers=told), 401, "unauthorized")
+        assert_problem(http.post("/login", headers=told), 401, "unauthorized")
 
 
 @pytest.mark.parametrize(
@@ -380,6 +412,12 @@ def test_what_begins_a_job_says_where_it_is(
     assert (job["kind"], answer.headers["location"]) == (kind, f"/api/jobs/{job['id']}")
     other = path.replace("hello", "none").replace("openclaw", "none")
     assert http.request(method, other).status_code in (404, 422)
+
+
+def test_what_came_of_a_download_is_discarded(http: TestClient, services: FakeServices) -> None:
+    assert http.delete("/api/images/openclaw/download").status_code == 204
+    assert services.discarded == ["openclaw"]
+    assert_problem(http.delete("/api/images/none/download"), 422, "invalid_input")
 
 
 def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.deploy.test_shell import FakeShells
 from tests.unit.api.fake_services import FakeServices
+from tests.unit.api.live import live_server
 from tinyagentos.access import COOKIE
 from tinyagentos.api.app import create_api
 
@@ -117,3 +120,47 @@ def test_open_folders_lead_nowhere_else(http: TestClient, path: str) -> None:
     del http.headers["Cookie"]
     answer = http.get(path)
     assert answer.status_code == 401 or answer.text == "a page"
+
+
+def test_a_shell_ends_with_the_session_that_opened_it(
+    http: TestClient, services: FakeServices
+) -> None:
+    shells = FakeShells()
+    services.shells = shells
+    [session] = [part.partition("=")[2] for part in http.headers["Cookie"].split("; ")]
+    path = "ws://localhost/api/agents/hello/shell"
+    with http.websocket_connect(path, headers=OURS) as socket:
+        socket.send_bytes(b"hello")
+        assert socket.receive_bytes() == b"HELLO"
+        assert http.portal
+        http.portal.call(services.access.log_out, session)
+        with pytest.raises(WebSocketDisconnect):
+            socket.receive_bytes()
+    assert shells.closed == 1
+
+
+def test_a_stream_ends_with_the_session_that_opened_it(tmp_path: Path) -> None:
+    async def log_in() -> str:
+        await server.services.access.set_password(PASSWORD)
+        return await server.services.access.log_in(PASSWORD, "a")
+
+    with live_server(tmp_path) as server:
+        session = asyncio.run(log_in())
+        with httpx.Client(base_url=server.address, trust_env=False, timeout=20) as http:
+            token = {"Authorization": f"Bearer {server.services.token}"}
+            job = http.post("/api/agents/deploy", json={"name": "waits"}, headers=token).json()
+            path = f"/api/jobs/{job['job']['id']}/events"
+            cookie = {"Cookie": f"{COOKIE}={session}"}
+            with http.stream("GET", path, headers=cookie) as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "event: job"
+                server.call(lambda: server.services.access.log_out(session))
+                list(lines)  # it ends like one that is complete
+            assert http.get(path, headers=cookie).status_code == 401
+            server.call(server.services.go_on.set)
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/api/agents", "/api/nothing", "/", "/login"])
+def test_answers_are_only_what_they_say(http: TestClient, path: str) -> None:
+    assert http.get(path).headers["x-content-type-options"] == "nosniff"
+    assert http.post(path).headers["x-content-type-options"] == "nosniff"

@@ -46,6 +46,15 @@ def test_the_life_of_an_agent_in_json(server: LiveServer, taos: Taos) -> None:
     assert json.loads(taos("agent", "stop", "hello", "--json").out)["kind"] == "stop"
 
 
+def test_what_came_of_an_image_is_discarded(server: LiveServer, taos: Taos) -> None:
+    said = taos("image", "cancel", "--discard")
+    assert (said.status, said.out) == (DONE, "what had come of the image of openclaw goes\n")
+    as_json = taos("image", "cancel", "openclaw", "--discard", "--json")
+    assert json.loads(as_json.out) == {"discarded": "openclaw"}
+    assert "no such framework" in taos("image", "cancel", "none", "--discard").err
+    assert "UNPACKED" in taos("image", "list").out
+
+
 def test_not_waiting_gives_the_id_to_go_on_with(server: LiveServer, taos: Taos) -> None:
     ended = taos("agent", "deploy", "waits", "--no-wait")
     assert ended.status == DONE

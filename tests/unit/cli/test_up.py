@@ -125,7 +125,11 @@ def test_a_first_deploy_says_how_long_it_usually_takes(
     ensure_agent_ready(client, "known", "openclaw")
     assert FIRST_DEPLOY not in capsys.readouterr().out
     unmeasured = Framework("openclaw", "1", "OpenClaw", 7, None, {"image": None, "build": None})
-    server.services.list_frameworks = lambda: (unmeasured,)  # type: ignore[method-assign] # a fake
+
+    async def list_frameworks() -> tuple[Framework, ...]:
+        return (unmeasured,)
+
+    server.services.list_frameworks = list_frameworks  # type: ignore[method-assign] # a fake
     ensure_agent_ready(client, "first", "openclaw")
     assert capsys.readouterr().out.startswith(f"{FIRST_DEPLOY}\n")
     ensure_agent_ready(client, "first", "openclaw")

@@ -72,6 +72,17 @@ def test_the_lock_is_of_the_recipes_version(name: str) -> None:
     assert all(one.startswith(name) for one in wanted)
 
 
+@pytest.mark.parametrize("name", list_recipes())
+def test_an_agent_that_ends_is_started_again_however_it_ended(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.kind is not RecipeKind.agent:
+        pytest.skip("nothing runs in a base")
+    files = {one.path: one.content.decode() for one in recipe.files}
+    unit = files["/etc/systemd/system/agent.service"].splitlines()
+    keys = {"StartLimitIntervalSec=0", "Restart=always", "RestartSteps=5", "RestartMaxDelaySec=60"}
+    assert keys <= set(unit)
+
+
 def test_another_framework_is_another_folder_and_no_code(tmp_path: Path) -> None:
     """A made-up one, with all the ways to install at once, is read and planned."""
     recipe = (
@@ -88,6 +99,7 @@ memory_need_bytes = 1
 memory_limit_bytes = 2
 processes = 100
 disk_bytes = 1
+state_bytes = 1
 image_disk_bytes = 1
 build_disk_bytes = 1
 [agent.chat]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.fakes.provider import KEY, fake_provider
@@ -54,7 +56,8 @@ async def test_what_a_failing_test_says(ask: Asking) -> None:
         await ask.providers.test("one")
     assert KEY not in refused.value.message
     fake.key = KEY
-    for raw in (b"{}", b"[1]", b"x"):
+    deep, many = b"[" * 100_000, b'{"data": [' + b"{}," * 200_000 + b"{}]}"
+    for raw in (b"{}", b"[1]", b"x", b'{"data": [{"id": "a"}, 5]}', deep, many):
         fake.status, fake.raw = 200, raw
         with pytest.raises(Unavailable, match="list of models"):
             await ask.providers.test("one")
@@ -73,10 +76,47 @@ async def test_a_local_ollama_is_found_and_gives_way_to_an_added_one(
         [found] = await ask.providers.list_providers()
         assert (found.name, found.found, found.model) == ("ollama", True, "small")
         assert await ask.providers.default_model() == ModelRef("ollama", "small")
+        assert ModelRef("ollama", "large") in ask.providers.known_models()
         status, _ = await ask.chat()
         assert status == 200
         await ask.add("mine", ProviderKind.ollama)
         assert [one.name for one in await ask.providers.list_providers()] == ["mine"]
+
+
+async def test_models_are_known_from_the_last_test_without_asking_anybody(ask: Asking) -> None:
+    fake = await ask.add("one")
+    assert ask.providers.known_models() == ()
+    assert ask.providers.known_default() is None
+    await ask.providers.test("one")
+    await ask.add("two")
+    asked = len(fake.calls)
+    assert ask.providers.known_models() == (ModelRef("one", "small"), ModelRef("one", "large"))
+    assert ask.providers.known_default() == ModelRef("one", "small")
+    assert [one.models for one in ask.providers.list_known()] == [("small", "large"), ()]
+    assert len(fake.calls) == asked
+    fake.status = 500
+    with pytest.raises(Unavailable):
+        await ask.providers.test("one")
+    assert ask.providers.known_models(), "what it told before is still worth showing"
+
+
+async def test_the_chosen_default_is_known_first_and_another_address_has_other_models(
+    ask: Asking,
+) -> None:
+    fake = await ask.add("one")
+    await ask.providers.test("one")
+    await ask.providers.add(NewProvider("one", ProviderKind.openai, fake.url, model="large"))
+    assert [str(one) for one in ask.providers.known_models()] == ["one/large", "one/small"]
+    await ask.providers.add(NewProvider("one", ProviderKind.openai, "http://127.0.0.1:1/v1"))
+    assert ask.providers.known_models() == ()
+
+
+async def test_what_cannot_be_chosen_is_not_offered(ask: Asking) -> None:
+    names = ["", "a b", "a,b", "x" * 300, "<b>bold</b>"]
+    raw = json.dumps({"data": [{"id": name} for name in names]}).encode()
+    await ask.add("one", raw=raw)
+    await ask.providers.test("one")
+    assert [str(one) for one in ask.providers.known_models()] == ["one/<b>bold</b>"]
 
 
 async def test_a_removed_provider_is_gone(ask: Asking) -> None:

@@ -37,6 +37,12 @@ from tinyagentos.incus.errors import error_of
         pytest.param("Instance is busy running a stop operation", 400, Busy, id="busy"),
         pytest.param("Daemon is starting up", 503, IncusUnreachable, id="a 503 is unreachable"),
         pytest.param(
+            "Failed to begin transaction: sql: database is closed",
+            500,
+            IncusUnreachable,
+            id="a daemon that is being stopped",
+        ),
+        pytest.param(
             "fingerprints don't match, got a expected b", 500, FingerprintMismatch, id="mismatch"
         ),
         pytest.param("Unknown configuration key", 500, IncusError, id="anything else"),

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.jobs.runner import JobKind, Runner
 from tinyagentos.model.errors import Conflict, NotFound, NotReady
-from tinyagentos.model.job import JobState, Problem, StepState
+from tinyagentos.model.job import Job, JobState, Problem, StepState
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
 
@@ -61,7 +62,7 @@ def world() -> World:
     return World()
 
 
-def make_runner(database: Database, world: World) -> Runner:
+def make_runner(database: Database, world: World, **more: Any) -> Runner:
     ids = count(len(JobTable(database).list_newest()) + 1)
 
     async def no_sleep(_: float) -> None:
@@ -74,6 +75,7 @@ def make_runner(database: Database, world: World) -> Runner:
         explain=lambda error: Problem(getattr(error, "code", "internal"), str(error)),
         is_transient=lambda error: isinstance(error, ConnectionError),
         sleep=no_sleep,
+        **more,
     )
     runner.register(JobKind("work", world.work, world.undo, ("one", "two")))
     return runner
@@ -256,6 +258,23 @@ def test_an_unknown_job_is_not_found(database: Database, world: World) -> None:
         make_runner(database, world).get_job("nothing")
 
 
+async def test_how_a_job_ended_can_be_dismissed(database: Database, world: World) -> None:
+    runner = make_runner(database, world)
+    world.fail_with = NotReady("no answer")
+    job = runner.submit("work", "agent:a", {})
+    with pytest.raises(Conflict):
+        runner.dismiss_job(job.id)
+    world.go_on.set()
+    assert not (await runner.wait_job(job.id)).dismissed
+    changes = runner.watch_changes()
+    told = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    runner.dismiss_job(job.id)
+    assert job.id in await told
+    [kept] = make_runner(database, world).list_jobs()
+    assert (kept.dismissed, kept.state) == (True, JobState.failed)
+
+
 async def test_a_failed_job_can_be_retried(database: Database, world: World) -> None:
     runner = make_runner(database, world)
     world.fail_with = NotReady("no answer")
@@ -282,3 +301,35 @@ async def test_a_watcher_of_all_jobs_hears_of_each_and_its_end_is_forgotten(
     assert one.id in await second
     await changes.aclose()  # type: ignore[attr-defined] # it is a generator
     assert not runner._feeds
+
+
+async def test_what_an_earlier_attempt_began_elsewhere_is_waited_for(
+    database: Database, world: World
+) -> None:
+    """After a crash, and before a try after a fault that may pass; never the first time."""
+    order: list[str] = []
+
+    async def settle(job: Job) -> None:
+        order.append(f"settle {job.attempt}")
+
+    async def work(job: JobContext) -> None:
+        order.append(f"work {job.job.attempt}")
+        if len(order) == 1:
+            raise ConnectionError
+        await world.go_on.wait()
+
+    def make() -> Runner:
+        runner = make_runner(database, world, settle=settle)
+        runner.register(JobKind("more", work))
+        return runner
+
+    first = make()
+    job = first.submit("more", "agent:a", {})
+    while len(order) < 3:
+        await asyncio.sleep(0)
+    await die(first)
+    second = make()
+    world.go_on.set()
+    second.start()
+    assert (await second.wait_job(job.id)).state is JobState.succeeded
+    assert order == ["work 1", "settle 1", "work 1", "settle 2", "work 2"]

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tinyagentos.model.errors import InvalidInput
-from tinyagentos.model.network import PRIVATE, NetworkPolicy, closed_networks
+from tinyagentos.model.network import PRIVATE, RESERVED, NetworkPolicy, closed_networks
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,17 @@ def test_order_and_repetition_make_no_other_bridge() -> None:
     assert one == NetworkPolicy.parse("lan:10.1.0.0/16,192.168.1.0/24,10.1.0.0/16")
 
 
-def test_internet_closes_every_private_network() -> None:
-    assert closed_networks(NetworkPolicy.parse("internet")) == PRIVATE
+def test_internet_closes_every_private_and_reserved_network() -> None:
+    closed = closed_networks(NetworkPolicy.parse("internet"))
+    assert closed == tuple(sorted((*PRIVATE, *RESERVED)))
+    for address in ("224.0.0.251", "239.255.255.250", "255.255.255.255", "198.19.0.1", "0.0.0.0"):
+        assert any(IPv4Address(address) in one for one in closed), address
+
+
+@pytest.mark.parametrize("group", ["224.0.0.0/4", "239.255.255.250/32", "198.18.0.0/24"])
+def test_what_is_reserved_cannot_be_opened(group: str) -> None:
+    with pytest.raises(InvalidInput):
+        NetworkPolicy.parse(f"lan:{group}")
 
 
 def test_an_open_network_is_cut_out_and_the_host_in_it_stays_closed() -> None:

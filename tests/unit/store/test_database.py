@@ -65,6 +65,16 @@ def test_the_typical_time_is_the_median_of_the_latest() -> None:
     assert timings.typical_seconds("deploy.image", "openclaw/x64") is None
 
 
+def test_the_typical_rate_is_of_all_subjects_and_of_what_was_measured_with_bytes() -> None:
+    table = TimingTable(Database(":memory:"))
+    assert table.typical_rate("image.fetch") is None
+    table.add("image.fetch", "openclaw/x64", 3, NOW)
+    for subject, seconds, size in (("a/x64", 2, 1000), ("b/x64", 4, 1000), ("a/x64", 1, 900)):
+        table.add("image.fetch", subject, seconds, NOW, size)
+    assert table.typical_rate("image.fetch") == 500
+    assert table.typical_rate("image.settle") is None
+
+
 def test_recent_timings_are_the_newest_of_all_that_begin_so() -> None:
     table = TimingTable(Database(":memory:"))
     for number, what in enumerate(("deploy.build", "image.settle", "deploy.image")):

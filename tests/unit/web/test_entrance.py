@@ -12,6 +12,7 @@ import pytest
 from tests.unit.api.fake_services import FakeServices
 from tinyagentos.access import COOKIE
 from tinyagentos.api.app import create_api
+from tinyagentos.web.door import own_path
 from tinyagentos.web.entrance import Entrance
 from tinyagentos.web.look import HEAD, STATIC
 from tinyagentos.web.services import Services
@@ -114,3 +115,40 @@ async def test_files_are_for_everybody_and_nothing_else_is(http: httpx.AsyncClie
     for path in (f"{STATIC}/../door.py", f"{STATIC}/%2e%2e/door.py", "/_taos/x/taos.css"):
         assert (await http.get(path)).status_code != 200
     assert "//" not in HEAD.replace("</", "")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["//evil.test", "https://evil.test/", "/\\evil.test", "javascript:alert(1)", "", "//[", "/\t/[",
+     "/\t/evil.test", "[", "?deploy=1"],
+)  # fmt: skip
+async def test_the_login_leads_nowhere_else(
+    http: httpx.AsyncClient, services: FakeServices, wanted: str
+) -> None:
+    assert own_path(wanted) == "/"
+    await services.access.set_password(PASSWORD)
+    page = await http.get("/login", params={"next": wanted})
+    assert 'action="/login?next=/"' in page.text
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["/", "/agents/hello", "/?deploy=1", "/agents/hello?x=1&y=a%26b%20c+d", "/a%20b?c", "/%3Fa?b"],
+)
+async def test_the_login_leads_to_what_was_wanted(
+    http: httpx.AsyncClient, services: FakeServices, wanted: str
+) -> None:
+    assert own_path(wanted) == wanted
+    await services.access.set_password(PASSWORD)
+    asked = await http.get(wanted)
+    done = await http.post(asked.headers["location"], data={"password": PASSWORD})
+    assert (done.status_code, done.headers["location"]) == (303, wanted)
+
+
+async def test_the_form_keeps_what_was_wanted(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    await services.access.set_password(PASSWORD)
+    page = await http.get("/login", params={"next": '/jobs?x="><script>'})
+    assert "<script>" not in page.text
+    assert 'action="/login?next=/jobs%3Fx%3D%2522%253E%253Cscript%253E"' in page.text

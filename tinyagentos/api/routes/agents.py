@@ -69,8 +69,11 @@ async def change_agent(
 
 @router.get("/{name}/schedule")
 async def get_schedule(name: str, services: Use) -> wire.Schedule:
-    """How often the agent's state is kept by itself."""
-    return wire.Schedule(snapshots=await services.agents.get_schedule(name))
+    """How the agent's state is kept: how often by itself, and how large it may grow."""
+    return wire.Schedule(
+        snapshots=await services.agents.get_schedule(name),
+        state_bytes=await services.agents.get_state_bytes(name),
+    )
 
 
 @router.delete("/{name}", status_code=202)

@@ -26,5 +26,5 @@ async def ready(services: Use, response: Response) -> wire.Readiness:
 
 @router.get("/frameworks")
 async def list_frameworks(services: Use) -> list[wire.Framework]:
-    """What can be deployed, and how long it takes on this host."""
-    return [wire.Framework.of(one) for one in services.agents.list_frameworks()]
+    """What can be deployed, and what it takes of bytes and time on this host."""
+    return [wire.Framework.of(one) for one in await services.agents.list_frameworks()]

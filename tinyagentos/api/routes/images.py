@@ -51,6 +51,15 @@ async def download(framework: str, services: Use, response: Response) -> wire.Jo
     return accepted(services.images.start_download(framework), response)
 
 
+@router.delete("/{framework}/download", status_code=204)
+async def discard(framework: str, services: Use) -> None:
+    """Stop getting the framework's image and remove what has come of it.
+
+    Cancelling the job alone keeps what has come for the next time.
+    """
+    services.images.discard(framework)
+
+
 @router.delete("/{framework}", status_code=204)
 async def remove(framework: str, services: Use) -> None:
     """Remove the framework's image. Agents made from it stay."""

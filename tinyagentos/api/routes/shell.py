@@ -15,6 +15,7 @@ from fastapi import APIRouter, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from tinyagentos.api.services import Services
+from tinyagentos.api.streams import Ends, ending_of
 from tinyagentos.incus import IncusError, Terminal
 
 router = APIRouter(prefix="/api/agents")
@@ -33,7 +34,7 @@ async def shell(
 ) -> None:
     """A terminal in the agent; without a command a login shell, as the agent's user unless root."""
     services = cast(Services, socket.app.state.services)  # Starlette's state is untyped
-    stopping = cast(asyncio.Event, socket.app.state.stopping)
+    stopping = ending_of(socket)
     await socket.accept()
     words = (command or [])[:MOST_WORDS]
     try:
@@ -50,8 +51,8 @@ async def shell(
         await socket.close()
 
 
-async def _carry(socket: WebSocket, terminal: Terminal, stopping: asyncio.Event) -> None:
-    """Carry bytes both ways until the command is over, the caller has gone or the server stops."""
+async def _carry(socket: WebSocket, terminal: Terminal, stopping: Ends) -> None:
+    """Carry bytes both ways until the command is over, the caller has gone or it is to stop."""
     typing = asyncio.ensure_future(_type(socket, terminal))
     showing = asyncio.ensure_future(_show(socket, terminal))
     ending = asyncio.ensure_future(stopping.wait())

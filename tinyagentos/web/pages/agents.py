@@ -14,21 +14,35 @@ from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.job import Job, JobState
 from tinyagentos.web import timeline, words
 from tinyagentos.web.deploy import DeploySheet, expected_seconds
-from tinyagentos.web.feed import Change, Usage
+from tinyagentos.web.feed import Change
 from tinyagentos.web.frame import Site, empty, frame, put, show
+from tinyagentos.web.history import Usage
 from tinyagentos.web.markup import Content, bar, chip, el, facts, notice
+from tinyagentos.web.work import job_buttons
 
 FAILURES_SHOWN = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
 class Card:
-    """What one card says."""
+    """What one card says. lost: the deploy that left no agent behind."""
 
     name: str
     chip: Markup
     body: Markup
     link: str
+    lost: Job | None = None
+
+
+@dataclass
+class Shown:
+    """A card in one browser."""
+
+    box: Element
+    chip: ui.html
+    body: ui.html
+    buttons: Element
+    lost: str = ""
 
 
 def register(site: Site) -> None:
@@ -44,7 +58,7 @@ class AgentsPage:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._cards: dict[str, tuple[Element, ui.html, ui.html]] = {}
+        self._cards: dict[str, Shown] = {}
 
     async def build(self) -> None:
         """Build it, then keep it up to date."""
@@ -77,24 +91,36 @@ class AgentsPage:
         put(self._trouble, notice("fail", problem.message, problem.hint) if problem else None)
         cards = self._list_cards()
         for name in self._cards.keys() - {card.name for card in cards}:
-            self._cards.pop(name)[0].delete()
+            self._cards.pop(name).box.delete()
         for place, card in enumerate(cards):
             if card.name not in self._cards:
                 self._cards[card.name] = self._make(card)
-            box, state, body = self._cards[card.name]
-            put(state, card.chip)
-            put(body, card.body)
-            if self._grid.default_slot.children.index(box) != place:
-                box.move(target_index=place)
+            shown = self._cards[card.name]
+            put(shown.chip, card.chip)
+            put(shown.body, card.body)
+            self._show_buttons(shown, card.lost)
+            if self._grid.default_slot.children.index(shown.box) != place:
+                shown.box.move(target_index=place)
         self._empty.visible = not cards and problem is None
 
-    def _make(self, card: Card) -> tuple[Element, ui.html, ui.html]:
+    def _make(self, card: Card) -> Shown:
         with self._grid, ui.element("article").classes("card agent").props("role=listitem") as box:
             with ui.element("div").classes("head"):
                 show(el("a", card.name, href=card.link), tag="h2")
                 state = show()
             body = show().classes("stack")
-        return box, state, body
+            buttons = ui.element("div").classes("row")
+        return Shown(box, state, body, buttons)
+
+    def _show_buttons(self, shown: Shown, lost: Job | None) -> None:
+        wanted = lost.id if lost else ""
+        if wanted == shown.lost:
+            return
+        shown.lost = wanted
+        shown.buttons.clear()
+        if lost:
+            with shown.buttons:
+                job_buttons(self._site, lost, may_dismiss=True)
 
     def _list_cards(self) -> list[Card]:
         site, sight = self._site, self._site.feed.sight
@@ -118,17 +144,20 @@ class AgentsPage:
         return [
             job
             for job in newest.values()
-            if job.kind == DEPLOY and job.state is JobState.failed and job.created_at > since
-        ]
+            if job.kind == DEPLOY and job.state is JobState.failed
+            and job.created_at > since and not job.dismissed
+        ]  # fmt: skip
 
 
 def agent_card(site: Site, agent: Agent, job: Job | None, usage: Usage | None) -> Card:
     """The card of an agent that there is or will be."""
-    parts: list[Content] = []
+    parts: list[Content] = [el("p", agent.title, class_="called")] if agent.title else []
     if job:
         parts.append(timeline.render_brief(job, expected_seconds(site, job)))
     if agent.reason:
-        parts.append(notice("fail" if agent.state is AgentState.failed else "warn", agent.reason))
+        parts.append(
+            notice("fail" if agent.state is AgentState.failed else "warn", words.reason(agent))
+        )
     if usage and agent.state is not AgentState.deploying:
         parts.append(render_usage(usage, agent.memory_bytes))
     newer = chip("warn", "download", f"Update to {agent.newest}") if agent.newest else None
@@ -141,9 +170,9 @@ def agent_card(site: Site, agent: Agent, job: Job | None, usage: Usage | None) -
 def failed_card(job: Job) -> Card:
     """The card of an agent whose deploy failed."""
     name = words.subject(job)
-    why = job.error.message.partition("\n")[0] if job.error else "The deploy failed."
+    why = timeline.first_line(job.error.message) if job.error else "The deploy failed."
     body = notice("fail", "The deploy failed", why)
-    return Card(name, words.agent_chip(AgentState.failed), body, f"/agents/{name}")
+    return Card(name, words.agent_chip(AgentState.failed), body, f"/agents/{name}", job)
 
 
 def render_usage(usage: Usage, limit: int | None) -> Markup:

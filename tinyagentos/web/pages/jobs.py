@@ -12,7 +12,7 @@ from tinyagentos.web.deploy import expected_seconds
 from tinyagentos.web.feed import Change
 from tinyagentos.web.frame import Site, announcer, empty, frame, put, show
 from tinyagentos.web.markup import el
-from tinyagentos.web.pages.agent import job_buttons
+from tinyagentos.web.work import job_buttons
 
 SHOWN = 60
 
@@ -57,7 +57,7 @@ def render_row(job: Job, when: str) -> Markup:
     """One line."""
     spent = sum(step.seconds for step in job.steps)
     step = timeline.current(job)
-    why = job.error.message.partition("\n")[0] if job.error else ""
+    why = timeline.first_line(job.error.message) if job.error else ""
     below = f"{when} · {step.name if step and job.is_active else why or words.seconds(spent)}"
     return el(
         "li",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from markupsafe import Markup
@@ -21,7 +22,8 @@ from tinyagentos.web.frame import (
     tell,
     text_field,
 )
-from tinyagentos.web.markup import Content, el, facts, notice
+from tinyagentos.web.markup import el, facts, notice
+from tinyagentos.web.refresh import Refresh
 
 KINDS = {
     ProviderKind.anthropic: ("Anthropic", "Claude models; needs a key."),
@@ -36,7 +38,7 @@ def register(site: Site) -> None:
 
     @ui.page("/models")
     async def page() -> None:
-        await ModelsPage(site).build()
+        ModelsPage(site).build()
 
 
 class ModelsPage:
@@ -45,8 +47,8 @@ class ModelsPage:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    async def build(self) -> None:
-        """Build it; it changes only by what is done on it."""
+    def build(self) -> None:
+        """Build it of what is known; a provider is asked only when somebody wants that."""
         with frame("Models", "models") as beside:
             with beside:
                 self._site.button("Add a provider", self._open_sheet, "primary", "plus")
@@ -56,11 +58,18 @@ class ModelsPage:
             )
             show(el("p", text, class_="quiet"))
             self._list = ui.element("div").classes("stack")
-        await self._show()
+        self._show()
+        Refresh(self._look, "look for models on this host")()
 
-    async def _show(self) -> None:
-        providers = await self._site.services.providers.list_providers()
-        default = await self._site.services.providers.default_model() if providers else None
+    async def _look(self) -> None:
+        """Show an Ollama that runs here, if there is one now."""
+        known = self._site.services.providers.list_known()
+        if await self._site.services.providers.list_providers() != known:
+            self._show()
+
+    def _show(self) -> None:
+        providers = self._site.services.providers.list_known()
+        default = self._site.services.providers.known_default()
         self._list.clear()
         with self._list:
             if not providers:
@@ -75,28 +84,24 @@ class ModelsPage:
     def _card(self, provider: Provider, *, is_default: bool) -> None:
         site, name = self._site, provider.name
         with ui.element("section").classes("card stack").props(f'aria-label="{name}"'):
-            pairs: dict[str, Content] = {
-                "Kind": KINDS[provider.kind][0],
-                "Address": el("code", provider.url),
-                "Model": provider.model or "not chosen yet",
-                "Key": "kept" if provider.has_key else "none",
-            }
             said = "Used by agents that chose no model." if is_default else ""
             show(Markup("").join([
                 el("h2", name),
                 el("p", "Found on this host.", class_="quiet") if provider.found else "",
                 el("p", said, class_="quiet") if said else "",
-                facts(pairs),
             ]))  # fmt: skip
+            about = show(render_provider(provider))
             result = show().props("role=status aria-live=polite")
 
             async def test() -> None:
                 put(result, el("p", "Asking …", class_="quiet"))
                 put(result, await self._try(name))
+                known = {one.name: one for one in site.services.providers.list_known()}
+                put(about, render_provider(known.get(name, provider)))
 
-            async def remove() -> None:
+            def remove() -> None:
                 site.services.providers.remove(name)
-                await self._show()
+                self._show()
 
             with ui.element("div").classes("row"):
                 site.button("Test", test)
@@ -112,9 +117,7 @@ class ModelsPage:
             tested = await self._site.services.providers.test(name)
         except TaosError as error:
             return notice("fail", *self._site.explain(error))
-        names = ", ".join(tested.models[:SHOWN])
-        more = len(tested.models) - SHOWN
-        listed = f"{names} and {more} more" if more > 0 else names or "none"
+        listed = list_models(tested.models) or "none"
         return notice("ok", f"It answers in {tested.seconds:.1f} s.", f"Models: {listed}.")
 
     def _open_sheet(
@@ -149,7 +152,7 @@ class ModelsPage:
                 "Model for agents that chose none", old.model if old else "",
                 "Empty: its first one.", autocapitalize="none", spellcheck="false",
             )  # fmt: skip
-            wrong = show()
+            wrong = show().props("role=status")
 
             async def save() -> None:
                 called = name.value.strip() or chosen[0].value
@@ -161,6 +164,7 @@ class ModelsPage:
                 except TaosError as error:
                     put(wrong, notice("fail", *site.explain(error)))
                     return
+                put(wrong, el("p", f"{called} is kept. Asking it for its models …", class_="quiet"))
                 try:
                     tested = await site.services.providers.test(called)
                 except TaosError as error:
@@ -169,10 +173,27 @@ class ModelsPage:
                 else:
                     tell(f"{called} answers and has {len(tested.models)} models.")
                 dialog.close()
-                await self._show()
+                self._show()
 
             with ui.element("div").classes("actions"):
                 site.button("Cancel", dialog.close)
                 site.button("Save and test", save, "primary")
         dialog.on("hide", dialog.delete)
         dialog.open()
+
+
+def render_provider(provider: Provider) -> Markup:
+    """What is known of the provider."""
+    return facts({
+        "Kind": KINDS[provider.kind][0],
+        "Address": el("code", provider.url),
+        "Model": provider.model or "not chosen yet",
+        "Key": "kept" if provider.has_key else "none",
+        "Offers": list_models(provider.models) or "not known before its first test",
+    })  # fmt: skip
+
+
+def list_models(models: Sequence[str]) -> str:
+    """The first of the models by name, and how many more there are."""
+    names, more = ", ".join(models[:SHOWN]), len(models) - SHOWN
+    return f"{names} and {more} more" if more > 0 else names

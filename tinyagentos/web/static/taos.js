@@ -39,13 +39,66 @@
   window.addEventListener("load", () => { apply(); setTimeout(apply, 300); });
   apply();
 
-  // A text that grows stays at its end while the reader is there.
+  // What grows stays at its end while its reader is there.
+  const away = new WeakSet();
+  document.addEventListener("scroll", ({ target: box }) => {
+    if (!box.matches?.(".chat")) return;
+    if (box.scrollHeight - box.scrollTop - box.clientHeight > 48) away.add(box);
+    else away.delete(box);
+  }, true);
+  window.taosEnd = (id, always = false) => requestAnimationFrame(() => {
+    const box = document.getElementById(id);
+    if (!box) return;
+    if (always) away.delete(box);
+    if (!away.has(box)) box.scrollTop = box.scrollHeight;
+  });
+  // A log: follow is what its reader ticked.
+  window.taosText = (id, text, follow) => {
+    const box = document.getElementById(id);
+    if (!box) return;
+    box.textContent = text;
+    if (follow) box.scrollTop = box.scrollHeight;
+  };
   window.taosGrow = (id, text, follow) => {
     const box = document.getElementById(id);
     if (!box) return;
     box.append(text);
     if (box.textContent.length > 400000) box.textContent = box.textContent.slice(-300000);
     if (follow) box.scrollTop = box.scrollHeight;
+  };
+  // What is typed goes to the server and leaves its box only when the server took it.
+  const sent = new WeakMap();
+  window.taosTake = (id) => {
+    const box = document.getElementById(id);
+    sent.set(box, box.value);
+    return box.value;
+  };
+  window.taosTaken = (id) => {
+    const box = document.getElementById(id);
+    if (box && box.value === sent.get(box)) box.value = "";
+  };
+  window.taosSet = (id, value) => {
+    const box = document.getElementById(id);
+    if (box) box.value = value;
+  };
+  // A terminal fills its box however that changes: another window, a phone that is turned.
+  window.taosFit = (id, element) => {
+    const box = document.getElementById(id);
+    if (!box) return;
+    let soon;
+    const watch = new ResizeObserver(() => {
+      clearTimeout(soon);
+      if (!box.isConnected) watch.disconnect();
+      else soon = setTimeout(() => getElement(element)?.fit(), 100);
+    });
+    watch.observe(box);
+  };
+  const KEYS = { Escape: "\x1b", Tab: "\t" };
+  const ARROWS = { ArrowUp: "A", ArrowDown: "B", ArrowRight: "C", ArrowLeft: "D" };
+  window.taosKey = (element, key) => {
+    const { terminal } = getElement(element);
+    const begin = terminal.modes.applicationCursorKeysMode ? "\x1bO" : "\x1b[";
+    terminal.input(KEYS[key] ?? begin + ARROWS[key]);
   };
   // Arrow keys move between tabs, as the ARIA practices have it.
   document.addEventListener("keydown", (event) => {
