@@ -11,7 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,6 +99,10 @@ class Gateway:
     def last_used(self, instance: str) -> datetime | None:
         """When the agent last asked something, as far as this server saw: now, while it does."""
         return self._accounts.last_used(instance)
+
+    def tidy(self, instances: Collection[str]) -> None:
+        """Forget what agents used that are gone, and what is over a year old."""
+        self._accounts.tidy(instances)
 
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator[None]:

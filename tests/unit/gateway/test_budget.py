@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.provider import never
 from tests.unit.gateway.conftest import AGENT, QUESTION, Asking, under_way
+from tinyagentos.gateway.accounts import months_before
 from tinyagentos.gateway.reading import USUAL_MOST_TOKENS
 from tinyagentos.model.provider import ProviderKind, Usage
 
@@ -163,6 +164,30 @@ async def test_what_a_question_may_use_is_kept_for_it_and_given_back(ask: Asking
             assert task.done() is not passes, asked
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("month", "number", "before"),
+    [("2026-05", 13, "2025-04"), ("2026-01", 1, "2025-12"), ("2026-12", 12, "2025-12"),
+     ("2026-05", 0, "2026-05")],
+)  # fmt: skip
+def test_months_before(month: str, number: int, before: str) -> None:
+    assert months_before(month, number) == before
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten(ask: Asking) -> None:
+    used = Usage(1, 0, 10, 5)
+    kept = ["2025-04", "2026-04", "2026-05"]
+    for month in ("2020-01", "2025-03", *kept):
+        for agent in (AGENT, "gone-123456"):
+            ask.usage.add(agent, month, used)
+    ask.gateway.tidy({AGENT, "another-123456"})
+    assert [month for month, _ in ask.usage.list_months(AGENT)] == kept
+    # An agent that is only missed for a moment must not have its budget anew.
+    assert [month for month, _ in ask.usage.list_months("gone-123456")] == ["2026-05"]
+    ask.now = ask.now.replace(month=6)
+    ask.gateway.tidy({AGENT})
+    assert ask.usage.list_months("gone-123456") == ()
 
 
 async def test_a_budget_is_no_hindrance_to_others(ask: Asking) -> None:
