@@ -43,7 +43,7 @@ class Exchange:
     """A request that both sides word alike.
 
     has_begun: whether something of the answer itself came. failure: what went wrong after the
-    provider took the question. is_refused: whether it did not take it.
+    provider took the question. is_refused: whether the agent got nothing from it.
     """
 
     def __init__(self, asked: Body, model: str, dialect: Dialect, question_tokens: int = 0) -> None:
@@ -69,7 +69,7 @@ class Exchange:
     def tokens(self) -> tuple[int, int]:
         """Tokens in and out: what the provider told; an estimate of what it did not tell (yet)."""
         given, made = self._told
-        if self.is_refused:
+        if self.is_refused and not self.has_begun:
             return given, made
         # Most providers send a piece for each token.
         estimate = max(self._pieces, -(-self._said_bytes // BYTES_A_TOKEN))

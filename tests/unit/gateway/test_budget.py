@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.provider import never
-from tests.unit.gateway.conftest import AGENT, QUESTION, Asking, under_way
+from tests.unit.gateway.conftest import AGENT, QUESTION, Asking, asking, under_way
 from tinyagentos.gateway.accounts import months_before
+from tinyagentos.gateway.limits import Limits
 from tinyagentos.gateway.reading import USUAL_MOST_TOKENS
 from tinyagentos.model.provider import ProviderKind, Usage
 
@@ -89,6 +91,33 @@ async def test_what_a_provider_refused_is_not_counted(ask: Asking, status: int) 
     ask.choose("one/x", "never-added/y")
     await ask.post("chat/completions", LONG)
     assert ask.used == Usage(1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_answer_that_the_agent_does_not_get_is_counted(tmp_path: Path, call: str) -> None:
+    """Or an agent could have models work for nothing: it makes its answers too large, or broken."""
+    used = {"prompt_tokens": 9, "completion_tokens": 3}
+    broken = {"id": "t", "function": {"name": "w", "arguments": "{"}}
+    choices = [{"message": {"tool_calls": [broken]}, "finish_reason": "tool_calls"}]
+    for whole in ({"choices": choices}, {"choices": choices, "usage": used}, {"x": "y" * 400_000}):
+        async with asking(tmp_path, Limits(agent_bytes=1_000_000)) as ask:
+            before = ask.used
+            await ask.add("one", raw=json.dumps(whole).encode())
+            ask.choose("one/x")
+            await ask.post(call, LONG)
+            told = range(9, 10) if "usage" in whole else ASKED
+            assert ask.used.input_tokens - before.input_tokens in told
+
+
+async def test_an_error_as_a_whole_answer_is_none(ask: Asking) -> None:
+    await ask.add("one", raw=b'{"error": {"message": "Overloaded", "code": 502}}')
+    await ask.add("two")
+    ask.choose("one/x", "two/x")
+    assert (await ask.chat())[0] == 200
+    assert ask.used == Usage(1, 0, 7, 5)
+    ask.choose("one/x")
+    status, said = await ask.chat()
+    assert (status, said["error"]["message"]) == (502, "one/x broke off: Overloaded")
 
 
 def event(**body: Any) -> bytes:
