@@ -209,6 +209,9 @@ class Services:
                 await refresh_bridges(self.host)
                 await reconcile(self.host)
                 await self.agents.end_undo_windows()
+                # Jobs first: an instance that an upgrade renames has one.
+                busy = {job.params.get("instance", "") for job in self.jobs.list_active()}
+                self.gateway.tidy(busy | {one.name for one in await self.incus.instances.list()})
                 if an_hour_passed:
                     unused = await tidy_bridges(self.host, unused)
             except (TaosError, IncusError) as error:

@@ -20,8 +20,9 @@ class FakeProvider:
     """Where it listens, what it was asked, and how it behaves.
 
     says: the pieces of its answer. status: answered instead when it is not 200. breaks_after:
-    pieces after which a stream is cut off. waits: for each piece of a stream, before it is sent.
-    tells: whether it says how many tokens were used. events: streamed instead of its own.
+    pieces after which a stream is cut off. wait: for each piece of a stream, before it is sent.
+    tells: whether it says how many tokens were used. raw, events: sent instead of a whole answer,
+    of a stream.
     """
 
     port: int = 0

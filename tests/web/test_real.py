@@ -164,7 +164,7 @@ def agent(page: Page, taos: Server) -> None:
     page.get_by_role("link", name="Agents").first.click()
     card = page.get_by_role("listitem").filter(has_text="hello")
     expect(card).to_contain_text("Ready")
-    expect(card).to_contain_text(re.compile(r"Memory\s*[\d.]+ (MiB )?of"))
+    expect(card).to_contain_text(re.compile(r"Memory, caches\s*[\d.]+ (MiB )?of"))
     shot(page, "real-agents")
     card.get_by_role("link").click()
     page.get_by_role("button", name="Stop").click()

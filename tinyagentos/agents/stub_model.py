@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from tinyagentos.gateway.reading import read_json
+
 MODEL = "stub"
 CLOSE_WITHIN = 2.0
 LARGEST_QUESTION = 16 * 1024 * 1024
@@ -40,7 +42,12 @@ async def stub_model(word: str) -> AsyncIterator[StubModel]:
     async def answer(request: web.Request) -> web.StreamResponse:
         stub.callers.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
         stub.questions.append(await request.text())
-        asked = await request.json()
+        try:
+            asked = read_json(await request.read())
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return web.json_response({"error": {"message": "This is no question."}}, status=400)
         if not asked.get("stream"):
             return web.json_response(_whole(word))
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -6,7 +6,7 @@ is known before the first of them has an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,8 @@ from tinyagentos.gateway.limits import Limits
 from tinyagentos.gateway.refusal import Refusal
 from tinyagentos.model.provider import Usage
 from tinyagentos.store.providers import UsageTable
+
+KEPT_MONTHS = 13
 
 
 @dataclass(eq=False)
@@ -99,8 +101,8 @@ class Accounts:
             sentence = "The questions of this agent are too large to be asked at once."
             raise Refusal(429, "rate_limit_error", sentence, is_final=True)
         if self._weight > self._limits.host_bytes:
-            sentence = "The questions of all agents are too large to be asked at once."
-            raise Refusal(503, "overloaded_error", sentence, is_final=True)
+            sentence = "The host is answering too much at once."
+            raise Refusal(429, "rate_limit_error", sentence, is_final=True)
 
     def reserve(self, tally: Tally, tokens: int, budget: int) -> None:
         """Keep so many tokens of the month's budget (0: there is none) for the question.
@@ -118,7 +120,23 @@ class Accounts:
             raise Refusal(429, "rate_limit_error", sentence)
         tally.reserved = tokens
 
+    def tidy(self, instances: Collection[str]) -> None:
+        """Forget what is over a year old, and agents that are not among the instances.
+
+        But not what these used this month: who is only missed for a moment keeps its budget.
+        """
+        self._usage.drop_before(months_before(self.month, KEPT_MONTHS))
+        self._usage.drop_gone(instances, self.month)
+        self._ended = {one: at for one, at in self._ended.items() if one in instances}
+
     @property
     def month(self) -> str:
         """The month that is counted in (`2026-05`)."""
         return f"{self._now():%Y-%m}"
+
+
+def months_before(month: str, number: int) -> str:
+    """The month (`2026-05`) so many before."""
+    year, of_year = map(int, month.split("-"))
+    months = year * 12 + of_year - 1 - number
+    return f"{months // 12:04}-{months % 12 + 1:02}"

@@ -43,7 +43,7 @@ class Exchange:
     """A request that both sides word alike.
 
     has_begun: whether something of the answer itself came. failure: what went wrong after the
-    provider took the question. is_refused: whether it did not take it.
+    provider took the question. is_refused: whether the agent got nothing from it.
     """
 
     def __init__(self, asked: Body, model: str, dialect: Dialect, question_tokens: int = 0) -> None:
@@ -57,6 +57,7 @@ class Exchange:
         self._question_tokens = question_tokens
         self._told = 0, 0
         self._said_bytes = 0
+        self._pieces = 0
         self._has_ended = False
         streams = dialect is Dialect.chat and bool(asked.get("stream"))
         options = _stream_options(asked)
@@ -68,9 +69,10 @@ class Exchange:
     def tokens(self) -> tuple[int, int]:
         """Tokens in and out: what the provider told; an estimate of what it did not tell (yet)."""
         given, made = self._told
-        if self.is_refused:
+        if self.is_refused and not self.has_begun:
             return given, made
-        estimate = -(-self._said_bytes // BYTES_A_TOKEN)
+        # Most providers send a piece for each token.
+        estimate = max(self._pieces, -(-self._said_bytes // BYTES_A_TOKEN))
         is_told = self._has_ended and made
         return given or self._question_tokens, made if is_told else max(made, estimate)
 
@@ -108,7 +110,9 @@ class Exchange:
         message = said.get("message")
         given, made = read_usage(message if isinstance(message, dict) else said)
         self._told = max(self._told[0], given), max(self._told[1], made)
-        self._said_bytes += text_bytes(said)
+        if size_bytes := text_bytes(said):
+            self._said_bytes += size_bytes
+            self._pieces += 1
         self.failure = self.failure or error_of(said)
         self.has_begun = self.has_begun or (not self.failure and is_content(said))
         self._has_ended = self._has_ended or is_last(said)

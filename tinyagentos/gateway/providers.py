@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import aiohttp
 
+from tinyagentos.gateway.reading import read_json
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
@@ -185,8 +185,10 @@ class Providers:
 
 def _model_names(body: bytes, provider: str) -> tuple[str, ...]:
     try:
-        listed = json.loads(body)["data"]
-        return tuple(str(one["id"]) for one in listed)
+        match read_json(body):
+            case {"data": list(listed)}:
+                return tuple(str(one["id"]) for one in listed)
+        raise ValueError("no list of models")
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(
             f"Provider {provider!r} did not answer with a list of models.",

@@ -23,8 +23,8 @@ USUAL_MOST_TOKENS = 8192
 _ATTACHED = {"image", "image_url", "document", "file", "input_audio"}
 
 
-class Unreadable(ValueError):
-    """JSON that is not read: it is too deep, or has too many values."""
+class TooMany(ValueError):
+    """JSON of too many values to be read."""
 
 
 def count_values(text: bytes | bytearray) -> int:
@@ -44,14 +44,14 @@ def _count(text: bytes | bytearray) -> int:
 
 
 def weigh(text: bytes | bytearray) -> int:
-    """The bytes that a JSON text needs in memory; Unreadable when it has too many values.
+    """The bytes that a JSON text needs in memory; TooMany when it has too many values.
 
     It is there as it came, read, and as it is sent on; read, a text that has one emoji has four
     bytes for each of its characters.
     """
     values = count_values(text)
     if values > MOST_VALUES:
-        raise Unreadable("too many values")
+        raise TooMany("too many values")
     return len(text) * (COPIES if text.isascii() else COPIES + 3) + values * VALUE_BYTES
 
 
@@ -61,7 +61,7 @@ def parse_json(text: bytes | bytearray) -> object:
         # As UTF-8, which is what was counted in; json would take others for it, too.
         read: object = json.loads(text.decode())
     except RecursionError as error:
-        raise Unreadable("too deep") from error
+        raise ValueError("too deep") from error
     return read
 
 

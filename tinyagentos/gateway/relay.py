@@ -69,6 +69,8 @@ class Relay:
         return answer
 
     async def _read_whole(self, response: aiohttp.ClientResponse) -> web.StreamResponse:
+        # The model has done its work, whether the agent gets the answer or not.
+        self.exchange.has_begun = True
         body = bytearray()
         async for chunk in response.content.iter_any():
             self.hold(COPIES * len(chunk))
@@ -78,6 +80,7 @@ class Relay:
         except UNREADABLE as error:
             raise self._unreadable() from error
         if self.exchange.failure:
+            self.exchange.has_begun = False
             raise self._failed()
         return web.Response(body=said, content_type="application/json")
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +36,7 @@ from tinyagentos.gateway.listen import listening
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.reading import (
     Body,
-    Unreadable,
+    TooMany,
     answer_tokens,
     parse_json,
     question_tokens,
@@ -39,7 +47,7 @@ from tinyagentos.gateway.relay import Relay
 from tinyagentos.gateway.tokens import owner_of
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
-from tinyagentos.model.provider import ModelChoice, ModelRef
+from tinyagentos.model.provider import ModelChoice, ModelRef, Provider, ProviderKind
 from tinyagentos.store.providers import UsageTable
 
 _log = logging.getLogger(__name__)
@@ -92,6 +100,10 @@ class Gateway:
         """When the agent last asked something, as far as this server saw: now, while it does."""
         return self._accounts.last_used(instance)
 
+    def tidy(self, instances: Collection[str]) -> None:
+        """Forget what agents used that are gone, and what is over a year old."""
+        self._accounts.tidy(instances)
+
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator[None]:
         """Answer at the Unix socket, which only root can open, while it lasts."""
@@ -114,13 +126,20 @@ class Gateway:
             await runner.cleanup()
 
     async def _list_models(self, request: web.Request) -> web.Response:
-        """`default` and the names of the agent's models, as both dialects list them."""
+        """`default`, the agent's models and what else their providers have, for both dialects.
+
+        The others are for embeddings, and as they were told of last: nobody is asked for them now.
+        """
         try:
             agent, choice = await self._known(request)
             with self._accounts.request(agent):
-                names = ["default", *map(str, await self._models_of(choice))]
+                default = self._providers.known_default()
+                models = choice.models or ((default,) if default else ())
         except Refusal as refusal:
             return refusal.worded(Dialect.chat)
+        its = {one.provider for one in models}
+        others = (one for one in self._providers.known_models() if one.provider in its)
+        names = dict.fromkeys(("default", *map(str, (*models, *others))))
         listed = [
             {"id": name, "object": "model", "type": "model", "display_name": name, "created": 0,
              "owned_by": "taos"}
@@ -174,14 +193,19 @@ class Gateway:
             try:
                 self._accounts.hold(tally, weigh(text) - len(text))
                 body = parse_json(text)
+            except TooMany as error:
+                sentence = "The request has too many parts."
+                raise Refusal(413, "request_too_large", sentence) from error
             except ValueError as error:
-                sentence = f"The request cannot be read as JSON: {_reason(error)}."
+                sentence = "The request is no JSON, or is too deep."
                 raise Refusal(400, "invalid_request_error", sentence) from error
             if len(text) > LARGE:
                 await asyncio.sleep(0)
         if not isinstance(body, dict):
             raise Refusal(400, "invalid_request_error", "The request is no JSON object.")
         models = await self._models_of(choice)
+        if dialect is Dialect.embeddings:
+            models = (embedding_model(body.get("model"), models, self._providers.list_known()),)
         # An agent may name one of its models; any other name means the first.
         wanted = tuple(one for one in models if str(one) == body.get("model"))
         return Question(
@@ -264,19 +288,33 @@ class Gateway:
         return answer
 
 
-def _reason(error: ValueError) -> str:
-    return str(error) if isinstance(error, Unreadable) else "it is none"
+def embedding_model(
+    wanted: object, models: Sequence[ModelRef], providers: Iterable[Provider]
+) -> ModelRef:
+    """The one model to ask for embeddings: vectors of two models cannot be compared.
+
+    Models of chat have none, so any name is asked of the first of the agent's providers that may
+    have it, or of the one it names (PROVIDER/MODEL); no name means the agent's model there.
+    """
+    have_none = {one.name for one in providers if one.kind is ProviderKind.anthropic}
+    able = [one for one in models if one.provider not in have_none]
+    if not able:
+        sentence = f"{models[0].provider} has no embeddings, nor has another of this agent's."
+        raise Refusal(400, "invalid_request_error", sentence)
+    if not isinstance(wanted, str) or wanted in {"", "default"}:
+        return able[0]
+    provider, _, name = wanted.partition("/")
+    if name and provider in {one.provider for one in able}:
+        return ModelRef(provider, name)
+    return ModelRef(able[0].provider, wanted)
 
 
 def _worded(question: Question, model: ModelRef, upstream: Upstream) -> tuple[Exchange, bytes]:
     """The question in the provider's words, with what its answer is read with."""
-    anthropic = upstream.speaks_anthropic
-    if question.dialect is Dialect.embeddings and anthropic:
-        raise Refusal(400, "invalid_request_error", f"{model.provider} has no embeddings.")
     try:
         exchange = make_exchange(
             question.body, model.model, question.dialect,
-            anthropic=anthropic, question_tokens=question.tokens,
+            anthropic=upstream.speaks_anthropic, question_tokens=question.tokens,
         )  # fmt: skip
         return exchange, json.dumps(upstream.fitted(exchange.body)).encode()
     except InvalidInput as error:

@@ -67,12 +67,12 @@ def _to_messages(asked: Body) -> Body:
                 _say(turns, "user", [*_blocks(named), *_blocks(message["content"])])
             case other:
                 raise _unsayable(f"the role {other!r}")
-    if words := _words_for(asked.get("response_format")):
-        system.append(words)
+    if asked.get("response_format") not in (None, {"type": "text"}):
+        raise _unsayable("`response_format`")
     most = asked.get("max_completion_tokens") or asked.get("max_tokens") or USUAL_MOST_TOKENS
     out: Body = {"model": asked.get("model", ""), "messages": turns, "max_tokens": most}
     if system:
-        out["system"] = "\n\n".join(filter(None, system))
+        out["system"] = "\n\n".join(system)
     if stop := asked.get("stop"):
         out["stop_sequences"] = [stop] if isinstance(stop, str) else stop
     if (heat := asked.get("temperature")) is not None:
@@ -195,21 +195,6 @@ def _choice_there(wanted: object, parallel: object) -> Body | None:
     return {**choice, "disable_parallel_tool_use": True} if choice and parallel is False else choice
 
 
-def _words_for(form: object) -> str:
-    """A response_format as an instruction, since messages of this version have no field for it."""
-    match form:
-        case None | {"type": "text"}:
-            return ""
-        case {"type": "json_object"}:
-            return "Answer with one JSON object and nothing else: no words around it, no fences."
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return (
-                "Answer with one JSON value and nothing else: no words around it, no fences."
-                f" It has to fit this JSON schema: {json.dumps(schema)}"
-            )
-    raise _unsayable("this `response_format`")
-
-
 # --- what stands in messages, said in chat completions ---
 
 
@@ -247,18 +232,14 @@ def _user_turns(blocks: Sequence[Body]) -> Iterator[Body]:
 
 
 def _result(block: Body) -> tuple[str, list[Body]]:
-    """The text of a tool's result, and its pictures with a line that says whose they are."""
+    """The text of a tool's result, and its pictures."""
     content = block.get("content") or ""
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     text = _text_of([one for one in blocks if one["type"] == "text"])
     pictures = [part for one in blocks if one["type"] != "text" for part in _part(one)]
     if block.get("is_error"):
-        text = f"The tool failed: {text}" if text else "The tool failed."
-    if pictures:
-        text = text or "The result follows."
-        line = f"Of the result of the tool call {block['tool_use_id']}:"
-        pictures = [{"type": "text", "text": line}, *pictures]
-    return text, pictures
+        text = f"Error: {text}" if text else "Error"
+    return text or ("The result follows." if pictures else ""), pictures
 
 
 def _part(block: Body) -> Iterator[Body]:

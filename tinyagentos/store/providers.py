@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tinyagentos.model.provider import Provider, ProviderKind, Usage
@@ -80,6 +81,18 @@ class UsageTable:
             instance,
         )
         return tuple((row[0], Usage(*row[1:])) for row in reversed(rows))
+
+    def drop_before(self, month: str) -> None:
+        """Forget what was used before the month, also by agents that are gone."""
+        self._database.execute("DELETE FROM model_usage WHERE month < ?", month)
+
+    def drop_gone(self, instances: Collection[str], month: str) -> None:
+        """Forget what agents used before the month that are not among the instances."""
+        self._database.execute(
+            "DELETE FROM model_usage WHERE month < ?"
+            " AND instance NOT IN (SELECT value FROM json_each(?))",
+            month, json.dumps(sorted(instances)),
+        )  # fmt: skip
 
     def get(self, instance: str, month: str) -> Usage:
         """What the agent used in the month."""

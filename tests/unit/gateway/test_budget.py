@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.provider import never
-from tests.unit.gateway.conftest import AGENT, QUESTION, Asking, under_way
+from tests.unit.gateway.conftest import AGENT, QUESTION, Asking, asking, under_way
+from tinyagentos.gateway.accounts import months_before
+from tinyagentos.gateway.limits import Limits
 from tinyagentos.gateway.reading import USUAL_MOST_TOKENS
 from tinyagentos.model.provider import ProviderKind, Usage
 
@@ -90,6 +93,33 @@ async def test_what_a_provider_refused_is_not_counted(ask: Asking, status: int) 
     assert ask.used == Usage(1, 1, 0, 0)
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_answer_that_the_agent_does_not_get_is_counted(tmp_path: Path, call: str) -> None:
+    """Or an agent could have models work for nothing: it makes its answers too large, or broken."""
+    used = {"prompt_tokens": 9, "completion_tokens": 3}
+    broken = {"id": "t", "function": {"name": "w", "arguments": "{"}}
+    choices = [{"message": {"tool_calls": [broken]}, "finish_reason": "tool_calls"}]
+    for whole in ({"choices": choices}, {"choices": choices, "usage": used}, {"x": "y" * 400_000}):
+        async with asking(tmp_path, Limits(agent_bytes=1_000_000)) as ask:
+            before = ask.used
+            await ask.add("one", raw=json.dumps(whole).encode())
+            ask.choose("one/x")
+            await ask.post(call, LONG)
+            told = range(9, 10) if "usage" in whole else ASKED
+            assert ask.used.input_tokens - before.input_tokens in told
+
+
+async def test_an_error_as_a_whole_answer_is_none(ask: Asking) -> None:
+    await ask.add("one", raw=b'{"error": {"message": "Overloaded", "code": 502}}')
+    await ask.add("two")
+    ask.choose("one/x", "two/x")
+    assert (await ask.chat())[0] == 200
+    assert ask.used == Usage(1, 0, 7, 5)
+    ask.choose("one/x")
+    status, said = await ask.chat()
+    assert (status, said["error"]["message"]) == (502, "one/x broke off: Overloaded")
+
+
 def event(**body: Any) -> bytes:
     """One event."""
     return b"data: " + json.dumps(body).encode() + b"\n\n"
@@ -163,6 +193,30 @@ async def test_what_a_question_may_use_is_kept_for_it_and_given_back(ask: Asking
             assert task.done() is not passes, asked
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("month", "number", "before"),
+    [("2026-05", 13, "2025-04"), ("2026-01", 1, "2025-12"), ("2026-12", 12, "2025-12"),
+     ("2026-05", 0, "2026-05")],
+)  # fmt: skip
+def test_months_before(month: str, number: int, before: str) -> None:
+    assert months_before(month, number) == before
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten(ask: Asking) -> None:
+    used = Usage(1, 0, 10, 5)
+    kept = ["2025-04", "2026-04", "2026-05"]
+    for month in ("2020-01", "2025-03", *kept):
+        for agent in (AGENT, "gone-123456"):
+            ask.usage.add(agent, month, used)
+    ask.gateway.tidy({AGENT, "another-123456"})
+    assert [month for month, _ in ask.usage.list_months(AGENT)] == kept
+    # An agent that is only missed for a moment must not have its budget anew.
+    assert [month for month, _ in ask.usage.list_months("gone-123456")] == ["2026-05"]
+    ask.now = ask.now.replace(month=6)
+    ask.gateway.tidy({AGENT})
+    assert ask.usage.list_months("gone-123456") == ()
 
 
 async def test_a_budget_is_no_hindrance_to_others(ask: Asking) -> None:

@@ -56,7 +56,8 @@ async def test_what_a_failing_test_says(ask: Asking) -> None:
         await ask.providers.test("one")
     assert KEY not in refused.value.message
     fake.key = KEY
-    for raw in (b"{}", b"[1]", b"x"):
+    deep, many = b"[" * 100_000, b'{"data": [' + b"{}," * 200_000 + b"{}]}"
+    for raw in (b"{}", b"[1]", b"x", b'{"data": [{"id": "a"}, 5]}', deep, many):
         fake.status, fake.raw = 200, raw
         with pytest.raises(Unavailable, match="list of models"):
             await ask.providers.test("one")

@@ -15,10 +15,11 @@ import pytest
 from tests.fakes.provider import KEY, never
 from tests.unit.gateway.conftest import AGENT, HOST_KEY, NOW, QUESTION, Asking, asking, under_way
 from tinyagentos.gateway.limits import USUAL, Limits
+from tinyagentos.gateway.serve import embedding_model
 from tinyagentos.gateway.tokens import agent_token, model_token
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import HostNotReady
-from tinyagentos.model.provider import ModelChoice, Provider, ProviderKind, Usage
+from tinyagentos.model.provider import ModelChoice, Provider, ProviderKind, Usage, parse_model
 
 KINDS = list(ProviderKind)
 MESSAGE: dict[str, Any] = QUESTION | {"max_tokens": 100}
@@ -91,6 +92,51 @@ async def test_embeddings_pass_through(ask: Asking) -> None:
     status, said = await ask.post("embeddings", {"model": "default", "input": "x"})
     assert status == 400
     assert "embeddings" in said["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [("text-embedding-3-small", "b/text-embedding-3-small"), ("default", "b/x"), (None, "b/x"),
+     ("", "b/x"), ("b/embed", "b/embed"), ("c/embed/v2", "c/embed/v2"), ("c/", "b/c/"),
+     ("nomic-ai/embed", "b/nomic-ai/embed"), ("d/embed", "b/d/embed"), ("a/embed", "b/a/embed")],
+)  # fmt: skip
+def test_which_model_embeddings_are_asked_of(wanted: object, asked: str) -> None:
+    kinds = {"a": ProviderKind.anthropic, "b": ProviderKind.openai, "c": ProviderKind.ollama,
+             "d": ProviderKind.openai}  # fmt: skip
+    providers = [Provider(name, kind, "http://x/v1") for name, kind in kinds.items()]
+    models = [parse_model(one) for one in ("a/x", "b/x", "c/x")]
+    assert str(embedding_model(wanted, models, providers)) == asked
+
+
+async def test_embeddings_are_never_of_another_model_than_was_asked_for(ask: Asking) -> None:
+    first = await ask.add("first", status=404, sentence="no such model")
+    second = await ask.add("second")
+    ask.choose("first/x", "second/y")
+    status, said = await ask.post("embeddings", {"model": "embed", "input": "x"})
+    assert (status, said["error"]["message"]) == (404, "no such model")
+    assert first.calls[-1][1]["model"] == "embed"
+    assert not second.calls
+
+
+async def test_an_agent_sees_what_its_own_providers_have_and_nobody_is_asked_for_it(
+    ask: Asking,
+) -> None:
+    for name in ("one", "two", "three"):
+        await ask.add(name)
+    await ask.providers.test("one")
+    await ask.providers.test("three")
+    for fake in ask.fakes:
+        fake.status = 500
+    asked = [len(fake.calls) for fake in ask.fakes]
+    ask.choose("two/x", "one/large")
+    async with ask.agent.get("/v1/models") as response:
+        listed = await response.json()
+    assert [one["id"] for one in listed["data"]] == ["default", "two/x", "one/large", "one/small"]
+    ask.choose()
+    async with ask.agent.get("/v1/models") as response:
+        listed = await response.json()
+    assert [one["id"] for one in listed["data"]] == ["default", "one/small", "one/large"]
+    assert [len(fake.calls) for fake in ask.fakes] == asked
 
 
 async def test_every_piece_is_there_before_the_next_is_sent(ask: Asking) -> None:

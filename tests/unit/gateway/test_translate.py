@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -94,15 +95,15 @@ def result(content: Any, **more: Any) -> dict[str, Any]:
     ("turns", "there"),
     [
         ([user(result("no city", is_error=True))],
-         [{"role": "tool", "tool_call_id": "t1", "content": "The tool failed: no city"}]),
+         [{"role": "tool", "tool_call_id": "t1", "content": "Error: no city"}]),
         ([user(result(None, is_error=True))],
-         [{"role": "tool", "tool_call_id": "t1", "content": "The tool failed."}]),
+         [{"role": "tool", "tool_call_id": "t1", "content": "Error"}]),
         ([user(result([text("a map"), PICTURE]), text("And now?"))],
          [{"role": "tool", "tool_call_id": "t1", "content": "a map"},
-          user(text("Of the result of the tool call t1:"), PICTURE_URL, text("And now?"))]),
+          user(PICTURE_URL, text("And now?"))]),
         ([user(result([PICTURE]))],
          [{"role": "tool", "tool_call_id": "t1", "content": "The result follows."},
-          user(text("Of the result of the tool call t1:"), PICTURE_URL)]),
+          user(PICTURE_URL)]),
         ([user({"type": "image", "source": {"type": "url", "url": "https://x/y.png"}})],
          [user({"type": "image_url", "image_url": {"url": "https://x/y.png"}})]),
         ([user({"type": "document", "title": "a.pdf", "source": PDF})],
@@ -196,22 +197,12 @@ def test_what_messages_ask_for_in_chat(asked: dict[str, Any], there: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("form", "words"),
-    [({"type": "json_object"}, "one JSON object"),
-     ({"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER}}, '"city"')],
-)  # fmt: skip
-def test_a_form_of_the_answer_is_asked_for_in_words(form: dict[str, Any], words: str) -> None:
-    asked = to_messages(CHAT | {"response_format": form})
-    assert asked["system"].startswith("Be brief.\n\nAnswer with one JSON")
-    assert words in asked["system"]
-
-
-@pytest.mark.parametrize(
     "asked",
     [
         {"n": 2}, {"logprobs": True}, {"logit_bias": {"50256": -100}}, {"frequency_penalty": 0.5},
         {"modalities": ["text", "audio"]}, {"functions": [{"name": "f"}]},
-        {"web_search_options": {}}, {"response_format": {"type": "grammar"}},
+        {"web_search_options": {}}, {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": WEATHER}}},
         {"tools": [{"type": "custom", "custom": {"name": "c"}}]},
         TOOLS | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
         {"messages": [user({"type": "input_audio", "input_audio": {"data": "x"}})]},
@@ -439,3 +430,58 @@ def test_events_are_cut_alike_however_they_come(
 def test_an_event_without_an_end_is_given_up() -> None:
     with pytest.raises(TooLarge):
         list(Events().feed(b"x" * (LARGEST_EVENT + 1)))
+
+
+RED = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+
+
+def test_what_a_tool_gave_back_keeps_its_pictures_and_its_failure() -> None:
+    results = [
+        {"type": "tool_result", "tool_use_id": "a", "is_error": True, "content": "no such file"},
+        {"type": "tool_result", "tool_use_id": "b",
+         "content": [{"type": "text", "text": "seen"}, {"type": "image", "source": RED}]},
+    ]  # fmt: skip
+    out = to_chat({"messages": [{"role": "user", "content": results}]})
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    assert out["messages"] == [
+        {"role": "tool", "tool_call_id": "a", "content": "Error: no such file"},
+        {"role": "tool", "tool_call_id": "b", "content": "seen"},
+        {"role": "user", "content": [picture]},
+    ]
+    parts = [{"type": "text", "text": "seen"}, picture]
+    back = to_messages({"messages": [{"role": "tool", "tool_call_id": "b", "content": parts}]})
+    assert back["messages"][0]["content"] == [
+        {"type": "tool_result", "tool_use_id": "b",
+         "content": [{"type": "text", "text": "seen"}, {"type": "image", "source": RED}]},
+    ]  # fmt: skip
+
+
+def test_one_tool_at_a_time_is_carried_both_ways() -> None:
+    tool = {"function": {"name": "f"}}
+    there = to_messages({"messages": [], "tools": [tool], "parallel_tool_calls": False})
+    assert there["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    back = to_chat({"messages": [], "tools": [{"name": "f"}], "tool_choice": there["tool_choice"]})
+    assert back["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize(
+    ("translate", "asked", "said"),
+    [
+        (to_messages, {"messages": [], "response_format": {"type": "json_object"}}, "response_fo"),
+        (
+            to_messages,
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "input_audio",
+        ),
+        (
+            to_chat,
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]},
+            "document",
+        ),
+    ],
+)
+def test_what_would_change_the_answer_is_refused_and_not_left_out(
+    translate: Callable[[dict[str, Any]], dict[str, Any]], asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        translate(asked)

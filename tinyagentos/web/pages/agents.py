@@ -178,11 +178,12 @@ def failed_card(job: Job) -> Card:
 def render_usage(usage: Usage, limit: int | None) -> Markup:
     """What the agent takes now."""
     share = usage.memory_bytes / limit if limit else None
-    kind = "warn" if share and share > 0.9 else "calm"
-    memory_bar = bar(share, "Memory in use", kind) if limit else None
+    # Incus counts the files that were read as well, which go when the room is needed: a full bar is
+    # no reason to worry.
+    memory_bar = bar(share, "Memory and caches in use", "calm") if limit else None
     return facts(
         {
-            "Memory": el("div", words.memory_of(usage.memory_bytes, limit), memory_bar),
+            "Memory, caches": el("div", words.memory_of(usage.memory_bytes, limit), memory_bar),
             "Processor": f"{usage.cpu * 100:.0f} %" if usage.cpu is not None else "measuring",
             "Disk": words.size(usage.disk_bytes),
         }
