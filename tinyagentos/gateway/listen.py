@@ -68,6 +68,7 @@ async def _accept(
             most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             if not admits(caller, list(callers.values()), limits, most_files):
                 connection.close()
+                await asyncio.sleep(0)  # accepting one that waits gives nobody else a turn
                 continue
             callers[connection] = caller
             await loop.connect_accepted_socket(make, connection)

@@ -126,9 +126,11 @@ class Relay:
         yield say(events.rest()) + b"".join(self.exchange.end())
 
     async def _pass(self, said: bytes, answer: web.StreamResponse) -> None:
-        if said:
+        if not said:
+            return
+        if not answer.prepared:
             await self._taken(answer.prepare(self.request))
-            await self._taken(answer.write(said))
+        await self._taken(answer.write(said))
 
     async def _taken(self, giving: Awaitable[object]) -> None:
         """Wait until the agent has taken it; AgentLeft when it does not."""

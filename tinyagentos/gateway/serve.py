@@ -72,6 +72,12 @@ class Question:
     tokens: int
     models: tuple[ModelRef, ...]
 
+    @property
+    def most_tokens(self) -> int:
+        """What it may use with its answer, which has none when it asks for embeddings."""
+        is_answered = self.dialect is not Dialect.embeddings
+        return self.tokens + (answer_tokens(self.body) if is_answered else 0)
+
 
 class Gateway:
     """Answers the agents of this host."""
@@ -153,8 +159,7 @@ class Gateway:
             agent, choice = await self._known(request)
             with self._accounts.question(agent) as tally:
                 question = await self._read(request, dialect, choice, tally)
-                tokens = question.tokens + answer_tokens(question.body)
-                self._accounts.reserve(tally, tokens, choice.monthly_tokens)
+                self._accounts.reserve(tally, question.most_tokens, choice.monthly_tokens)
                 return await self._answer(question, request, tally)
         except Refusal as refusal:
             return refusal.worded(dialect)
