@@ -430,8 +430,8 @@ def job_buttons(site: Site, job: Job, is_gone: bool = False) -> None:
     def cancel() -> None:
         jobs.cancel_job(job.id)
 
-    def retry() -> None:
-        again = jobs.retry_job(job.id)
+    async def retry() -> None:
+        again = await jobs.retry_job(job.id)
         tell(f"{words.kind(again)}: begun again.")
 
     if job.is_active and not job.cancel_requested:
