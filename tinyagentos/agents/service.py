@@ -71,6 +71,7 @@ class Agents:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._begun = host.now()
+        self._images = upgrade.ImageVersions(host)
 
     async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
         """Check the request and accept it as a job.
@@ -152,6 +153,8 @@ class Agents:
         """Every agent as it is now, by name."""
         found = [i for i in await self._host.watch.instances() if AGENT_KEY in i.config]
         previous = {i.name: i for i in found if i.config.get(ROLE_KEY) == PREVIOUS}
+        # Here once, and not by each agent.
+        await self._images.look({i.config.get(FRAMEWORK_KEY, "") for i in found} - {""})
         agents = list(
             await asyncio.gather(
                 *(
@@ -431,20 +434,18 @@ class Agents:
 
     async def _view(self, instance: Instance, previous: Instance | None = None) -> Agent:
         state, reason = await self._state(instance)
-        version = instance.config.get(VERSION_KEY, "")
-        recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
         limit = instance.config.get("limits.memory", "")
         return Agent(
             name=instance.config[AGENT_KEY],
             framework=instance.config.get(FRAMEWORK_KEY, ""),
-            version=version,
+            version=instance.config.get(VERSION_KEY, ""),
             state=state,
             reason=reason,
             instance=instance.name,
             source=instance.config.get(SOURCE_KEY, ""),
             created_at=instance.created_at,
             memory_bytes=int(limit) if limit.isdigit() else None,
-            newest=recipe.version if recipe and recipe.version != version else "",
+            newest=await self._newest(instance),
             title=instance.config.get(TITLE_KEY, ""),
             cpus=_number(instance.config.get("limits.cpu", "")),
             disk_bytes=_number(instance.devices.get("root", {}).get("size", "")) or None,
@@ -453,6 +454,22 @@ class Agents:
             network=str(network.read_policy(instance.config)),
             undo_version=previous.config.get(VERSION_KEY, "") if previous else "",
         )
+
+    async def _newest(self, instance: Instance) -> str:
+        """A newer version that the agent can be upgraded to, or nothing."""
+        framework = instance.config.get(FRAMEWORK_KEY, "")
+        recipe = self._host.recipes.get(framework)
+        if recipe is None:
+            return ""
+        versions = await self._images.look([framework])
+        target = upgrade.find_newest(
+            framework,
+            self._host.arch,
+            current=instance.config.get(VERSION_KEY, ""),
+            recipe_version=recipe.version,
+            image_version=versions.get(framework, ""),
+        )
+        return target.version if target else ""
 
     async def _state(self, instance: Instance) -> tuple[AgentState, str]:
         """The agent's state: the job at work on it, Incus's status, its own answer."""

@@ -7,8 +7,11 @@ so tokens, socket and state volume stay what they were (docs/adr/0065).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import ensure_answering, ensure_door
@@ -35,10 +38,18 @@ from tinyagentos.agents.roles import (
 )
 from tinyagentos.agents.steps import BASE, BUILT, CONNECT, DEPLOYED, INSTALL, READY
 from tinyagentos.images.supply import find_image
-from tinyagentos.incus import AlreadyExists, Image, Instance, InstanceRequest, NotFound
+from tinyagentos.incus import (
+    AlreadyExists,
+    Image,
+    IncusError,
+    Instance,
+    InstanceRequest,
+    NotFound,
+)
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import Conflict, HostNotReady
 from tinyagentos.model.image import image_alias
+from tinyagentos.model.version import is_newer
 
 UPGRADE, UNDO, FORGET = "upgrade", "undo upgrade", "end undo window"
 PLAN, CREATE, STOP = "plan", "create new root", "stop agent"
@@ -50,6 +61,9 @@ TIDY = "remove old root"
 UNDO_STEPS = (STOP, SNAPSHOT, RESTORE, BACK, START, READY)
 STOP_WITHIN = 30
 STATE = "state"
+# How long lists believe what they know of images, and how long they wait to learn it.
+LOOK_EVERY = timedelta(minutes=1)
+LOOK_WITHIN = 1.0
 # What Incus itself writes into an instance's config; a new instance gets its own.
 OWN = ("volatile.", "image.")
 
@@ -62,37 +76,85 @@ class Target:
     version: str
 
 
-def plan_upgrade(
+def find_newest(
     framework: str, arch: str, *, current: str, recipe_version: str, image_version: str
-) -> Target:
-    """What an agent of the current version becomes.
+) -> Target | None:
+    """What an agent of the current version can become; None when nothing here is newer.
 
-    image_version: that of the image on this host, or nothing. Conflict when there is nothing newer.
+    image_version: that of the image on this host, or nothing. The newer of image and recipe, and of
+    two that are the same the image, which is quicker. Versions alone count: an older release can be
+    published anew as a channel's newest, and an agent never goes back by itself.
     """
-    if image_version and image_version != current:
+    if is_newer(image_version, current) and not is_newer(recipe_version, image_version):
         reason = f"the image of {image_version} is on this host"
         return Target(LaunchPlan("image", image_alias(framework, arch), reason), image_version)
-    if recipe_version != current:
+    if is_newer(recipe_version, current):
         reason = f"no image of {recipe_version} on this host"
         base = image_alias(FALLBACK_BASE, arch)
         return Target(LaunchPlan("build", base, reason), recipe_version)
-    raise Conflict(
-        f"The agent has the newest version known here, {current}.",
-        hint="`taos image list` shows what is here.",
-    )
+    return None
+
+
+def plan_upgrade(
+    framework: str, arch: str, *, current: str, recipe_version: str, image_version: str
+) -> Target:
+    """What find_newest() says; Conflict when there is nothing newer."""
+    target = find_newest(
+        framework, arch,
+        current=current, recipe_version=recipe_version, image_version=image_version,
+    )  # fmt: skip
+    if target is None:
+        raise Conflict(
+            f"The agent has the newest version known here, {current}.",
+            hint="`taos image list` shows what is here.",
+        )
+    return target
 
 
 async def find_target(instance: Instance, host: Host) -> Target:
     """What the agent of this instance can be upgraded to; Conflict when to nothing."""
     framework = instance.config[FRAMEWORK_KEY]
-    image = await find_image(host.incus, image_alias(framework, host.arch), host.arch)
     return plan_upgrade(
         framework,
         host.arch,
         current=instance.config.get(VERSION_KEY, ""),
         recipe_version=host.recipes[framework].version,
-        image_version=image.properties.get("taos.version", "") if image else "",
+        image_version=await find_image_version(framework, host),
     )
+
+
+async def find_image_version(framework: str, host: Host) -> str:
+    """The version of the framework's image on this host, or nothing."""
+    image = await find_image(host.incus, image_alias(framework, host.arch), host.arch)
+    return image.properties.get("taos.version", "") if image else ""
+
+
+class ImageVersions:
+    """The versions of the images on this host, for lists: they are looked at again now and then."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[str, str] = {}
+        self._seen: tuple[int, datetime] | None = None
+
+    async def look(self, frameworks: Iterable[str]) -> Mapping[str, str]:
+        """The version of each framework's image here, or nothing.
+
+        Jobs bring and take images, so one that ended has them looked at again; so has time, as
+        somebody may do the same in Incus. While Incus is away they are as they were.
+        """
+        ended, now = self._host.runner.ended, self._host.now()
+        wanted = set(frameworks) - self._known.keys()
+        # Whoever looks at the same moment need not ask the same.
+        self._known |= dict.fromkeys(wanted, "")
+        if self._seen is None or self._seen[0] != ended or now - self._seen[1] > LOOK_EVERY:
+            self._seen = ended, now
+            wanted = set(self._known)
+        with contextlib.suppress(IncusError, TimeoutError):
+            async with asyncio.timeout(LOOK_WITHIN):
+                for framework in wanted:
+                    self._known[framework] = await find_image_version(framework, self._host)
+        return self._known
 
 
 async def upgrade_agent(job: JobContext, host: Host) -> None:
