@@ -36,6 +36,7 @@ from tinyagentos.agents.roles import (
     next_name,
     previous_name,
 )
+from tinyagentos.agents.snapshots import ensure_state_back, has_snapshot
 from tinyagentos.agents.steps import BASE, BUILT, CONNECT, DEPLOYED, INSTALL, READY
 from tinyagentos.images.supply import find_image
 from tinyagentos.incus import (
@@ -57,8 +58,9 @@ SNAPSHOT, SWITCH, START = "snapshot state", "switch roots", "start agent"
 STEPS = (PLAN, BASE, CREATE, INSTALL, STOP, SNAPSHOT, SWITCH, START, CONNECT, READY)
 IMAGE_STEPS = tuple(step for step in STEPS if step not in (BASE, INSTALL))
 BACK, RESTORE = "bring the old root back", "restore state"
-TIDY = "remove old root"
-UNDO_STEPS = (STOP, SNAPSHOT, RESTORE, BACK, START, READY)
+TIDY, REMOVE_NEW = "remove old root", "remove new root"
+UNDO_STEPS = (STOP, SNAPSHOT, RESTORE, BACK, START, READY, REMOVE_NEW)
+UNMARKED = {ROLE_KEY: "", REPLACED_KEY: "", SNAPSHOT_KEY: "", SINCE_KEY: ""}
 STOP_WITHIN = 30
 STATE = "state"
 # How long lists believe what they know of images, and how long they wait to learn it.
@@ -177,64 +179,138 @@ async def upgrade_agent(job: JobContext, host: Host) -> None:
 
 
 async def undo_upgrade(job: JobContext, host: Host) -> None:
-    """The old root and the old state, running if they were."""
+    """The old root and the old state, running if they were.
+
+    Where somebody removed the old root meanwhile, there is nothing to return to: the new one stays.
+    """
     name = job.params["instance"]
-    switched = await _is_switched(name, job, host)
-    await bring_back(name, host, replaced_by=job.job.id)
+    if await _find_replaced(name, job, host) or not await _is_switched(name, job, host):
+        await bring_back(name, host, replaced_by=job.job.id)
+        await ensure_state_back(name, _snapshot_name(job), host)
     await instances.remove_root(next_name(name), host)
-    if switched:
-        await _restore(name, _snapshot_name(job), host)
     if job.params["was_running"] == "True":
-        await host.incus.instances.start(name)
-    with contextlib.suppress(NotFound):
-        pool = await instances.pick_pool(host)
-        await host.incus.storage.delete_volume_snapshot(
-            pool.name, f"{name}-state", _snapshot_name(job)
+        with contextlib.suppress(NotFound):
+            await host.incus.instances.start(name)
+
+
+async def check_snapshot(name: str, snapshot: str, host: Host) -> None:
+    """Conflict unless the state from before the upgrade is there."""
+    if not await has_snapshot(name, snapshot, host):
+        raise Conflict(
+            "The state from before the upgrade is gone, so the upgrade cannot be undone.",
+            hint="The agent stays as it is. A snapshot of its state can be restored.",
         )
 
 
 async def return_agent(job: JobContext, host: Host) -> None:
     """Undo an upgrade that succeeded: the root and the state from before it.
 
-    The state as it is now is kept as a snapshot, so nothing is lost.
+    The state as it is now is kept as a snapshot, so nothing is lost. The new root is set aside, and
+    removed when the agent has answered: until then all can be as it was again.
     """
     name = job.params["instance"]
-    job.plan_steps(*UNDO_STEPS)
-    previous = await host.incus.instances.find(previous_name(name))
+    running = job.params["was_running"] == "True"
+    job.plan_steps(*(one for one in UNDO_STEPS if running or one not in (START, READY)))
+    if not job.job.committed:
+        if not await _is_back(name, job, host):
+            await ensure_state_of_before(name, job, host)
+        await ensure_exchanged(name, job, host)
+        if running:
+            with job.step(START):
+                await host.incus.instances.start(name)
+            old = await host.incus.instances.get(name)
+            await ensure_answering(name, host.recipes[old.config[FRAMEWORK_KEY]], job, host)
+    with job.step(REMOVE_NEW):
+        job.commit()
+        await instances.remove_root(next_name(name), host)
+        await _drop_snapshot(name, job.params["snapshot"], host)
+        await instances.set_config(name, UNMARKED, host)
+
+
+async def undo_return(job: JobContext, host: Host) -> None:
+    """The new root again, with the state that it had, running if it was."""
+    name, ours = job.params["instance"], job.job.id
+    aside = await host.incus.instances.find(next_name(name))
+    if aside and aside.config.get(REPLACED_KEY) == ours:
+        if await host.incus.instances.find(name):
+            await instances.stop(name, host, within=STOP_WITHIN)
+            await instances.set_config(name, {ROLE_KEY: PREVIOUS}, host)
+            await host.incus.instances.rename(name, previous_name(name))
+        await host.incus.instances.rename(aside.name, name)
+    new = await host.incus.instances.find(name)
+    if new and new.config.get(REPLACED_KEY) == ours:
+        await instances.set_config(name, {ROLE_KEY: "", REPLACED_KEY: ""}, host)
+    await ensure_state_back(name, _undone_name(job), host)
+    if job.params["was_running"] == "True":
+        with contextlib.suppress(NotFound):
+            await host.incus.instances.start(name)
+
+
+async def ensure_state_of_before(name: str, job: JobContext, host: Host) -> None:
+    """The state from before the upgrade, at rest; as it is now it is kept as a snapshot."""
+    await check_snapshot(name, job.params["snapshot"], host)
     pool = await instances.pick_pool(host)
-    snapshot = job.params["snapshot"]
-    if previous:
-        with job.step(STOP):
-            if await host.incus.instances.find(name):
-                await instances.stop(name, host, within=STOP_WITHIN)
-        with job.step(SNAPSHOT), contextlib.suppress(AlreadyExists):
-            await host.incus.storage.create_volume_snapshot(
-                pool.name, f"{name}-state", f"undone-{job.job.id}"
+    with job.step(STOP):
+        if await host.incus.instances.find(name):
+            await instances.stop(name, host, within=STOP_WITHIN)
+    with job.step(SNAPSHOT), contextlib.suppress(AlreadyExists):
+        await host.incus.storage.create_volume_snapshot(
+            pool.name, f"{name}-state", _undone_name(job)
+        )
+    with job.step(RESTORE):
+        await host.incus.storage.restore_volume_snapshot(
+            pool.name, f"{name}-state", job.params["snapshot"]
+        )
+
+
+async def ensure_exchanged(name: str, job: JobContext, host: Host) -> None:
+    """The old root under the agent's name, the new one aside."""
+    with job.step(BACK):
+        new = await host.incus.instances.find(name)
+        old = await host.incus.instances.find(previous_name(name))
+        if old is None and not await _is_back(name, job, host):
+            raise Conflict(
+                "The old root is gone, so the upgrade cannot be undone.",
+                hint="The agent stays as it is.",
             )
-        with job.step(RESTORE):
-            await _restore(name, snapshot, host)
-        with job.step(BACK):
-            await bring_back(name, host, replaced_by=previous.config.get(REPLACED_KEY, ""))
-    with job.step(START):
-        await host.incus.instances.start(name)
-    old = await host.incus.instances.get(name)
-    await ensure_answering(name, host.recipes[old.config[FRAMEWORK_KEY]], job, host)
+        if new and old:
+            # What has that name is no agent's: here the agent has its own.
+            await instances.remove_root(next_name(name), host)
+            marks = {ROLE_KEY: NEXT, REPLACED_KEY: job.job.id}
+            await instances.set_config(name, marks, host)
+            await host.incus.instances.rename(name, next_name(name))
+        if old:
+            await host.incus.instances.rename(old.name, name)
+        # The other marks go when there is no way back any more.
+        await instances.set_config(name, {ROLE_KEY: ""}, host)
+
+
+async def _is_back(name: str, job: JobContext, host: Host) -> bool:
+    """Whether the old root has the agent's name again."""
+    found = await host.incus.instances.find(name)
+    return found is not None and found.config.get(REPLACED_KEY) == job.params["replaced_by"]
 
 
 async def remove_previous(job: JobContext, host: Host) -> None:
     """End the undo window: the old root and the snapshot of its state go."""
-    name = job.params["instance"]
     job.plan_steps(TIDY)
     with job.step(TIDY):
-        previous = await host.incus.instances.find(previous_name(name))
-        if previous is None:
-            return
+        job.commit()
+        await drop_previous(job.params["instance"], host)
+
+
+async def drop_previous(name: str, host: Host) -> None:
+    """Remove the agent's old root, and before it the snapshot that only it tells of."""
+    if previous := await host.incus.instances.find(previous_name(name)):
+        await _drop_snapshot(name, previous.config.get(SNAPSHOT_KEY, ""), host)
+        await instances.remove_root(previous.name, host)
+
+
+async def _drop_snapshot(name: str, snapshot: str, host: Host) -> None:
+    if snapshot:
         pool = await instances.pick_pool(host)
         with contextlib.suppress(NotFound):
-            await host.incus.storage.delete_volume_snapshot(
-                pool.name, f"{name}-state", previous.config.get(SNAPSHOT_KEY, "")
-            )
-        await instances.remove_root(previous.name, host)
+            await host.incus.storage.delete_volume_snapshot(pool.name, f"{name}-state", snapshot)
 
 
 async def _choose(name: str, job: JobContext, host: Host) -> Target:
@@ -338,7 +414,8 @@ async def ensure_switched(name: str, job: JobContext, host: Host) -> None:
     """Exchange the names: the agent is whatever instance has its name."""
     with job.step(SWITCH):
         if old := await host.incus.instances.find(name):
-            await instances.remove_root(previous_name(name), host)
+            # There is one way back only: to the root from before this upgrade.
+            await drop_previous(name, host)
             await _hand_over(old, job, host)
             await host.incus.instances.rename(name, previous_name(name))
         await host.incus.instances.rename(next_name(name), name)
@@ -381,8 +458,13 @@ async def bring_back(name: str, host: Host, *, replaced_by: str) -> None:
     # Marked but not renamed yet, when the server died between the two.
     old = await host.incus.instances.find(name)
     if old and old.config.get(ROLE_KEY) == PREVIOUS:
-        unmarked = {ROLE_KEY: "", REPLACED_KEY: "", SNAPSHOT_KEY: "", SINCE_KEY: ""}
-        await instances.set_config(name, unmarked, host)
+        await instances.set_config(name, UNMARKED, host)
+
+
+async def _find_replaced(name: str, job: JobContext, host: Host) -> Instance | None:
+    """The old root, if this job has replaced it."""
+    found = await host.incus.instances.find(previous_name(name))
+    return found if found and found.config.get(REPLACED_KEY) == job.job.id else None
 
 
 async def _is_switched(name: str, job: JobContext, host: Host) -> bool:
@@ -391,10 +473,9 @@ async def _is_switched(name: str, job: JobContext, host: Host) -> bool:
     return found is not None and found.config.get(JOB_KEY) == job.job.id
 
 
-async def _restore(name: str, snapshot: str, host: Host) -> None:
-    pool = await instances.pick_pool(host)
-    await host.incus.storage.restore_volume_snapshot(pool.name, f"{name}-state", snapshot)
-
-
 def _snapshot_name(job: JobContext) -> str:
     return f"before-{job.job.id}"
+
+
+def _undone_name(job: JobContext) -> str:
+    return f"undone-{job.job.id}"
