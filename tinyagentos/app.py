@@ -39,11 +39,9 @@ from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
-from tinyagentos.images.bundle import export_kind
-from tinyagentos.images.download import Supply, download_kind
+from tinyagentos.images.download import Supply
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
-from tinyagentos.images.weigh import weigh_kind
 from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
@@ -131,8 +129,7 @@ class Services:
         self.gateway = Gateway(
             self.host.key, self.providers, choices, usage, self.http, self.host.now
         )
-        supplying = (download_kind(supply), weigh_kind(supply), export_kind(supply))
-        for kind in (*agent_kinds(self.host), *supplying):
+        for kind in (*agent_kinds(self.host), *self.images.kinds()):
             self.jobs.register(kind)
 
     async def _settle(self, job: Job) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.cases import Channel, channel_of
 from tests.deploy.world import Taos
 from tests.fakes.fake_incus import FakeIncus
 
@@ -33,3 +34,10 @@ async def taos(folder: Path, fake: FakeIncus) -> AsyncIterator[Taos]:
     made = Taos(folder, fake).start()
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="session")
+def channel() -> Iterator[Channel]:
+    """Settings that have a channel of images in a folder."""
+    with tempfile.TemporaryDirectory(prefix="taos-") as name:
+        yield channel_of(Path(name))

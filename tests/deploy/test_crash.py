@@ -6,12 +6,50 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.cases import (
+    CASES,
+    Case,
+    Channel,
+    begin_world,
+    in_each_step,
+    prepared,
+    sum_up,
+    undisturbed,
+)
 from tests.deploy.world import NOTHING, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.agents.keep import STEPS as KEEP_STEPS
-from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS
+from tinyagentos.agents.steps import BUILD_STEPS, IMAGE_STEPS, WAIT_BUILD
 from tinyagentos.model.agent import AgentSpec, AgentState
 from tinyagentos.model.job import JobState
+
+# Seen in test_fastest.py: it takes another deploy to wait for.
+ELSEWHERE = {WAIT_BUILD}
+
+
+def test_every_kind_of_job_and_each_of_its_steps_is_disturbed(folder: Path) -> None:
+    kinds = Taos(folder, FakeIncus(folder / "incus.sock")).runner.kinds
+    assert {case.kind for case in CASES} == set(kinds)
+    for kind in kinds.values():
+        taken = {step for case in CASES if case.kind == kind.name for step in case.steps}
+        assert set(kind.steps) - ELSEWHERE == taken, kind.name
+
+
+@in_each_step
+async def test_the_server_dies(
+    case: Case, step: str, folder: Path, fake: FakeIncus, channel: Channel
+) -> None:
+    taos = await prepared(case, folder, fake, channel)
+    fake.ready_after = 1
+    job = await case.begin(taos)
+    await taos.until(job.id, step)
+    await taos.die()
+    second = begin_world(folder, fake, channel)
+    ended = await second.runner.wait_job(job.id)
+    assert ended.state is JobState.succeeded, ended.error
+    await second.idle()
+    assert await sum_up(second) == await undisturbed(case, channel)
+    await second.close()
 
 
 async def crash_in(step: str, taos: Taos, job_id: str, folder: Path, fake: FakeIncus) -> Taos:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.deploy.world import ARCH, IMAGE_PRINT, Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeFile, FakeIncus
 from tinyagentos.agents.order import ENV_FILE
-from tinyagentos.agents.upgrade import FORGET, STEPS, UNDO_STEPS, plan_upgrade
+from tinyagentos.agents.upgrade import FORGET, STEPS, UNDO_STEPS, find_newest, plan_upgrade
 from tinyagentos.model.agent import AgentState
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Job, JobState
+from tinyagentos.model.version import is_newer
 
 NEW_PRINT = "d" * 64
 OLD, NEW = "2026.1.1", "2099.1.1"
+VERSIONS = st.from_regex(r"[0-9]{1,2}(\.[0-9]{1,2}){0,3}(-rc[0-9])?\Z")
 
 
 def newer_image(fake: FakeIncus) -> None:
@@ -59,6 +63,39 @@ class TestPlan:
             assert (target.plan.source, target.version) == ("build", NEW)
             assert target.plan.image == "debian-13/x64"
 
+    def test_never_backwards_to_an_older_image_or_recipe(self) -> None:
+        for image, recipe in (("2026.9.5", "2026.9.6"), ("2026.9.6", "2026.9.5"), ("", "1.0")):
+            with pytest.raises(Conflict, match="newest"):
+                plan_upgrade(
+                    "openclaw", "x64",
+                    current="2026.9.6", recipe_version=recipe, image_version=image,
+                )  # fmt: skip
+
+    def test_the_newer_one_of_image_and_recipe(self) -> None:
+        target = plan_upgrade(
+            "openclaw", "x64",
+            current="2026.9.4", recipe_version="2026.10.1", image_version="2026.9.6",
+        )  # fmt: skip
+        assert (target.plan.source, target.version) == ("build", "2026.10.1")
+
+    @given(current=VERSIONS, recipe=VERSIONS, image=st.one_of(st.just(""), VERSIONS))
+    def test_what_is_offered_is_what_is_planned_and_newest(
+        self, current: str, recipe: str, image: str
+    ) -> None:
+        versions = {"current": current, "recipe_version": recipe, "image_version": image}
+        offered = find_newest("openclaw", "x64", **versions)
+        if offered is None:
+            assert not is_newer(recipe, current)
+            assert not is_newer(image, current)
+            with pytest.raises(Conflict):
+                plan_upgrade("openclaw", "x64", **versions)
+            return
+        assert plan_upgrade("openclaw", "x64", **versions) == offered
+        assert is_newer(offered.version, current)
+        assert offered.version == (image if offered.plan.source == "image" else recipe)
+        assert not is_newer(recipe, offered.version)
+        assert not is_newer(image, offered.version)
+
     def test_nothing_newer_is_a_conflict(self) -> None:
         with pytest.raises(Conflict, match="newest"):
             plan_upgrade("openclaw", "x64", current=NEW, recipe_version=NEW, image_version=NEW)
@@ -97,6 +134,40 @@ async def test_a_new_root_may_what_the_old_one_might(folder: Path, fake: FakeInc
     taos = await deployed(folder, fake, nesting=True)
     assert (await upgraded(taos)).state is JobState.succeeded
     assert (await taos.agents.get_agent("hello")).nesting
+    await taos.close()
+
+
+async def test_an_image_newer_than_the_recipe_is_offered(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    assert (await taos.agents.get_agent("hello")).newest == ""
+    newer_image(fake)
+    await taos.deploy("other")  # a job that ends has images looked at again
+    assert {one.name: one.newest for one in await taos.agents.list_agents()}["hello"] == NEW
+    await upgraded(taos)
+    assert (await taos.agents.get_agent("hello")).newest == ""
+    await taos.close()
+
+
+async def test_an_agent_is_of_its_images_version(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    fake.project().images[IMAGE_PRINT]["properties"] = {"taos.version": OLD}
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    agent = await taos.agents.get_agent("hello")
+    assert (agent.version, agent.newest) == (OLD, taos.host.recipes["openclaw"].version)
+    await taos.close()
+
+
+async def test_an_older_image_is_neither_offered_nor_taken(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    fake.project().images[IMAGE_PRINT]["properties"] = {"taos.version": OLD}
+    assert (await taos.agents.get_agent("hello")).newest == ""
+    with pytest.raises(Conflict, match="newest"):
+        await taos.agents.start_upgrade("hello")
     await taos.close()
 
 

@@ -21,11 +21,9 @@ from tinyagentos.agents.watch import Watch
 from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
-from tinyagentos.images.bundle import export_kind
-from tinyagentos.images.download import Supply, download_kind
+from tinyagentos.images.download import Supply
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
-from tinyagentos.images.weigh import weigh_kind
 from tinyagentos.incus import Incus
 from tinyagentos.jobs.runner import Runner
 from tinyagentos.model.agent import AgentSpec
@@ -149,12 +147,7 @@ class Taos:
             uses=Uses(lambda: datetime.now(UTC) + self.later),
         )
         self.agents = Agents(self.host)
-        for kind in (
-            *agent_kinds(self.host),
-            download_kind(self.supply),
-            export_kind(self.supply),
-            weigh_kind(self.supply),
-        ):
+        for kind in (*agent_kinds(self.host), *self.images.kinds()):
             self.runner.register(kind)
 
     def start(self) -> Taos:

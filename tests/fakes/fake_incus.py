@@ -356,6 +356,10 @@ class FakeIncus:
         name = instance.json["name"]
         if running:
             for device in instance.json["expanded_devices"].values():
+                # What runs writes: a volume tells which image's instance ran with it last.
+                used = (device.get("pool", ""), device.get("source", ""))
+                if volume := project.volumes.get(used):
+                    volume["written_by"] = instance.json["config"].get("volatile.base_image", "")
                 kind, _, path = device.get("listen", "").partition(":")
                 if device["type"] == "proxy" and kind == "unix" and device.get("bind") == "host":
                     agent = FakeAgent(name, Path(path), self.ready_after, self.answer)

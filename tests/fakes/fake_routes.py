@@ -583,7 +583,10 @@ class Routes:
         body = await request.json()
         if "restore" in body:
             snapshots = project.volume_snapshots.get(key, {})
-            find(snapshots, body["restore"], "Storage volume snapshot not found")
+            kept = find(snapshots, body["restore"], "Storage volume snapshot not found")
+            if any(project.instances[name].running for name in _user_names(project, key)):
+                raise Failure(500, "Cannot restore custom volume used by running instances")
+            project.volumes[key]["written_by"] = kept["written_by"]
         else:
             project.volumes[key] |= body
         return reply()
@@ -646,12 +649,15 @@ class Routes:
         return reply(list(project.volume_snapshots.get(key, {}).values()))
 
     async def snapshot_volume(self, request: web.Request) -> web.Response:
-        project, key, _ = self._volume(request)
+        project, key, volume = self._volume(request)
         name = (await request.json())["name"]
+        if name in project.volume_snapshots.get(key, {}):
+            raise Failure(409, f'Snapshot "{name}" already in use')
 
         async def work() -> None:
             made = {"name": f"{key[1]}/{name}", "created_at": now(), "description": ""}
             made["config"] = dict(project.volumes[key]["config"])
+            made |= {"written_by": volume.get("written_by", "")}
             project.volume_snapshots.setdefault(key, {})[name] = made
 
         return self.fake.run(request, "Creating storage volume snapshot", work)
@@ -696,7 +702,13 @@ def _alias(name: str, target: str) -> Json:
 def _users(project: Project, volume: tuple[str, str]) -> list[str]:
     """The instances that a volume is attached to."""
     return [
-        f"/1.0/instances/{name}?project={project.name}"
+        f"/1.0/instances/{name}?project={project.name}" for name in _user_names(project, volume)
+    ]
+
+
+def _user_names(project: Project, volume: tuple[str, str]) -> list[str]:
+    return [
+        name
         for name, instance in project.instances.items()
         for device in instance.json["expanded_devices"].values()
         if (device.get("pool"), device.get("source")) == volume

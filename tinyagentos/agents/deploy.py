@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tinyagentos.agents import instances, keep, kept
 from tinyagentos.agents.choice import choose_way, image_came
@@ -154,9 +155,11 @@ async def ensure_instance(
             policy = NetworkPolicy.parse(order.network)
             await ensure_bridge(policy, host)
             devices[NIC] = nic_device(policy)
+        # An image may be of another version than the recipe that is here.
+        version = image.properties.get("taos.version") if plan.source == "image" else ""
         request = instance_request(
             order,
-            recipe,
+            replace(recipe, version=version or recipe.version),
             plan,
             fingerprint=image.fingerprint,
             job_id=job.job.id,

@@ -9,6 +9,7 @@ import contextlib
 import logging
 
 from tinyagentos.agents.host import Host
+from tinyagentos.agents.order import VERSION_KEY
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.incus import AlreadyExists, NotFound
 from tinyagentos.jobs.context import JobContext
@@ -46,15 +47,18 @@ async def keep_image(job: JobContext, host: Host) -> None:
         image = await find_image(host.incus, alias, host.arch)
         if image is None:
             recipe = host.recipes[framework]
+            built = await host.incus.instances.get(instance)
+            # The recipe here may be a newer one by now.
+            version = built.config.get(VERSION_KEY) or recipe.version
             fingerprint = await host.incus.images.from_instance(
                 f"{instance}/{SNAPSHOT}",
                 compression="zstd",
                 properties={
                     "os": "Debian",
-                    "description": f"{recipe.title} {recipe.version} (built on this host)",
+                    "description": f"{recipe.title} {version} (built on this host)",
                     "architecture": INCUS_ARCH[host.arch],
                     "taos.framework": framework,
-                    "taos.version": recipe.version,
+                    "taos.version": version,
                     "taos.origin": "built here",
                 },
             )

@@ -23,9 +23,13 @@ NOTHING_KEPT = {KEPT_KEY: ""}
 
 
 async def keep_state(instance: str, framework: str, host: Host, agent: str = "") -> None:
-    """Mark the state as one that nobody uses and nobody removes; agent: whose it was till now."""
+    """Mark the state as one that nobody uses and nobody removes.
+
+    framework, agent: whose it was till now; empty: what is written on it stays.
+    """
     pool = await instances.pick_pool(host)
-    marks = {KEPT_KEY: host.now().isoformat(timespec="seconds"), FRAMEWORK_KEY: framework}
+    marks = {KEPT_KEY: host.now().isoformat(timespec="seconds")}
+    marks |= {FRAMEWORK_KEY: framework} if framework else {}
     marks |= {AGENT_KEY: agent} if agent else {}
     # Scheduled snapshots of what nobody changes would only push the old ones out.
     marks |= {"snapshots.schedule": ""}

@@ -50,21 +50,36 @@ async def restart_agent(job: JobContext, host: Host) -> None:
     await _ensure_ready(instance, job, host)
 
 
+async def undo_power(job: JobContext, host: Host) -> None:
+    """The agent runs if it ran before, else it is stopped again.
+
+    One that did not become ready is left as it is: its log tells why.
+    """
+    name = job.params["instance"]
+    with contextlib.suppress(NotFound):
+        if job.params["was_running"] == "True":
+            await host.incus.instances.start(name)
+        elif job.job.error is None:
+            await instances.stop(name, host, within=STOP_WITHIN)
+
+
 async def delete_agent(job: JobContext, host: Host) -> None:
-    """Remove the agent's instance and state. There is no way back, so nothing is undone.
+    """Remove the agent's instance and state; from its first removal on there is no way back.
 
     With `keep_state` of the job only the instance goes.
     """
     job.plan_steps(REMOVE)
     name = job.params["instance"]
     with job.step(REMOVE):
-        if job.params.get("keep_state") == "True":
+        if job.params["keep_state"] == "True":
             # In order: an agent that is killed leaves its state looking as if somebody had it open.
             with contextlib.suppress(NotFound):
                 await instances.stop(name, host, within=STOP_WITHIN)
+            job.commit()
             await instances.remove_roots(name, host)
-            await keep_state(name, job.params["framework"], host, job.params["agent"])
+            await keep_state(name, job.params["framework"], host, job.params["owner"])
         else:
+            job.commit()
             await instances.remove(name, host)
 
 

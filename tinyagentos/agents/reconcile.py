@@ -77,13 +77,18 @@ def _of(job: Job, key: str) -> str:
     return job.params.get(key, "")
 
 
-async def reconcile(host: Host) -> Leftovers:
-    """Put right what is left over; what was found."""
+async def look(host: Host) -> Leftovers:
+    """What is left over now."""
     pool = (await instances.pick_pool(host)).name
     sockets = [path.stem for path in host.settings.agent_sockets.glob("*.sock")]
     volumes = await host.incus.storage.list_volumes(pool)
     found = await host.incus.instances.list()
-    left = find_leftovers(sockets, volumes, found, host.runner.list_active())
+    return find_leftovers(sockets, volumes, found, host.runner.list_active())
+
+
+async def reconcile(host: Host) -> Leftovers:
+    """Put right what is left over; what was found."""
+    left = await look(host)
     for name in left.sockets:
         host.socket(name).unlink(missing_ok=True)
     for one in left.states:
@@ -108,6 +113,7 @@ async def remove_leftover(job: JobContext, host: Host) -> None:
     """Remove the root of an upgrade, or the copy of an export, that no job is at work on."""
     job.plan_steps(REMOVE)
     with job.step(REMOVE):
+        job.commit()
         if root := job.params.get("root"):
             await instances.remove_root(root, host)
         if copy := job.params.get("copy"):

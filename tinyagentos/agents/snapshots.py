@@ -80,20 +80,45 @@ async def restore_agent(job: JobContext, host: Host) -> None:
 
 
 async def undo_restore(job: JobContext, host: Host) -> None:
-    """The state from before the restore, running if it was."""
+    """The state from before the restore, running if it was.
+
+    Of an agent that somebody removed meanwhile the state alone is brought back.
+    """
     name = job.params["instance"]
-    pool = await instances.pick_pool(host)
-    await instances.stop(name, host, within=STOP_WITHIN)
-    with contextlib.suppress(NotFound):
-        await host.incus.storage.restore_volume_snapshot(pool.name, f"{name}-state", _safety(job))
+    await ensure_state_back(name, _safety(job), host)
     if job.params["was_running"] == "True":
-        await host.incus.instances.start(name)
+        with contextlib.suppress(NotFound):
+            await host.incus.instances.start(name)
+
+
+async def ensure_state_back(instance: str, snapshot: str, host: Host) -> None:
+    """The state as the snapshot has it, with the instance stopped, if there is such a snapshot.
+
+    It goes when that is done: so this happens once, however often it is asked for.
+    """
+    if not await has_snapshot(instance, snapshot, host):
+        return
+    with contextlib.suppress(NotFound):
+        await instances.stop(instance, host, within=STOP_WITHIN)
+    pool = await instances.pick_pool(host)
+    await host.incus.storage.restore_volume_snapshot(pool.name, f"{instance}-state", snapshot)
+    await _drop(instance, snapshot, host)
+
+
+async def has_snapshot(instance: str, snapshot: str, host: Host) -> bool:
+    """Whether the state has the snapshot; a state that is gone has none."""
+    try:
+        found = await list_snapshots(instance, host)
+    except NotFound:
+        return False
+    return snapshot in {one.name for one in found}
 
 
 async def drop_snapshot(job: JobContext, host: Host) -> None:
     """Remove the snapshot."""
     job.plan_steps(REMOVE)
     with job.step(REMOVE), contextlib.suppress(NotFound):
+        job.commit()
         await _drop(job.params["instance"], job.params["snapshot"], host)
 
 

@@ -62,7 +62,7 @@ def export_kind(supply: Supply) -> JobKind:
     async def undo(job: JobContext) -> None:
         _part(job).unlink(missing_ok=True)
 
-    return JobKind(EXPORT, run, undo, STEPS, at_once=1)
+    return JobKind(EXPORT, run, undo, STEPS, at_once=1, needs=("framework", "to"))
 
 
 async def export_image(job: JobContext, supply: Supply) -> None:

@@ -92,7 +92,9 @@ def download_kind(supply: Supply) -> JobKind:
         await undo_download(job, supply)
 
     # Each attempt goes on from where the one before was cut off: many cuts are no crash loop.
-    return JobKind(DOWNLOAD, run, undo, STEPS, at_once=1, max_attempts=MAX_ATTEMPTS)
+    return JobKind(
+        DOWNLOAD, run, undo, STEPS, at_once=1, max_attempts=MAX_ATTEMPTS, needs=("framework",)
+    )
 
 
 async def ensure_image_present(job: JobContext, supply: Supply) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tinyagentos.images.bundle import EXPORT, read_bundle
+from tinyagentos.images.bundle import EXPORT, export_kind, read_bundle
 from tinyagentos.images.download import (
     DOWNLOAD,
     FETCHED,
@@ -20,6 +20,7 @@ from tinyagentos.images.download import (
     VERIFY,
     WARM,
     Supply,
+    download_kind,
     find_all_newest,
     find_newest,
     open_channel,
@@ -35,9 +36,16 @@ from tinyagentos.images.policy import (
     may_try,
 )
 from tinyagentos.images.supply import find_image
-from tinyagentos.images.weigh import WEIGH, Weight, read_unpacked, weigh_subject, weight_of
+from tinyagentos.images.weigh import (
+    WEIGH,
+    Weight,
+    read_unpacked,
+    weigh_kind,
+    weigh_subject,
+    weight_of,
+)
 from tinyagentos.incus import Image, IncusError
-from tinyagentos.jobs.runner import Runner
+from tinyagentos.jobs.runner import JobKind, Runner
 from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, TaosError
 from tinyagentos.model.image import (
     ARCH_OF_MACHINE,
@@ -147,13 +155,7 @@ class Images:
         Raises InvalidInput, HostNotReady when no channel is configured, Conflict when the policy
         is off.
         """
-        self._check(framework)
-        if self.policy is ImagePolicy.off:
-            raise Conflict(
-                "Images are not fetched here: the image policy is off.",
-                hint="`taos image policy manual` allows it, or build on this host.",
-            )
-        open_channel(self._settings)
+        self._check_download(framework)
         if active := self.find_download(framework):
             return active
         self._want_again(framework)
@@ -238,8 +240,7 @@ class Images:
 
         It is verified as a download is. Raises InvalidInput when it is no such file.
         """
-        framework = read_bundle(file).framework
-        self._check(framework)
+        framework = self._check_import(file)
         if active := self.find_download(framework):
             raise Conflict(
                 f"The image of {framework} is being fetched already.",
@@ -254,13 +255,7 @@ class Images:
 
         Raises InvalidInput, Conflict when the file is there already.
         """
-        self._check(framework)
-        if not file.is_absolute() or not file.parent.is_dir():
-            raise InvalidInput(
-                f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
-            )
-        if file.exists():
-            raise Conflict(f"{file} is there already.", hint="Give another name.")
+        self._check_export(framework, file)
         subject = f"export:{image_alias(framework, self._arch)}"
         return self._runner.submit(EXPORT, subject, {"framework": framework, "to": str(file)})
 
@@ -300,6 +295,55 @@ class Images:
         subject = weigh_subject(fingerprint)
         active = self._runner.find_active(subject)
         return active or self._runner.submit(WEIGH, subject, {"fingerprint": fingerprint})
+
+    def kinds(self) -> tuple[JobKind, ...]:
+        """The kinds of jobs about images; a retry is checked as asking anew is."""
+
+        async def download_again(job: Job) -> Mapping[str, str]:
+            if file := job.params.get(FROM):
+                self._check_import(Path(file), job.params["framework"])
+            else:
+                self._check_download(job.params["framework"])
+            return job.params
+
+        async def export_again(job: Job) -> Mapping[str, str]:
+            self._check_export(job.params["framework"], Path(job.params["to"]))
+            return job.params
+
+        return (
+            replace(download_kind(self._supply), recheck=download_again),
+            replace(export_kind(self._supply), recheck=export_again),
+            weigh_kind(self._supply),
+        )
+
+    def _check_download(self, framework: str) -> None:
+        self._check(framework)
+        if self.policy is ImagePolicy.off:
+            raise Conflict(
+                "Images are not fetched here: the image policy is off.",
+                hint="`taos image policy manual` allows it, or build on this host.",
+            )
+        open_channel(self._settings)
+
+    def _check_import(self, file: Path, expected: str = "") -> str:
+        """The framework of the exported image; expected: which one it has to be."""
+        framework = read_bundle(file).framework
+        self._check(framework)
+        if expected and framework != expected:
+            raise Conflict(
+                f"{file.name} has an image of {framework} now, not of {expected}.",
+                hint="Import the file again, if that is what you want.",
+            )
+        return framework
+
+    def _check_export(self, framework: str, file: Path) -> None:
+        self._check(framework)
+        if not file.is_absolute() or not file.parent.is_dir():
+            raise InvalidInput(
+                f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
+            )
+        if file.exists():
+            raise Conflict(f"{file} is there already.", hint="Give another name.")
 
     def _check(self, framework: str) -> None:
         if framework not in self._recipes:

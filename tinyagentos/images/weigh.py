@@ -67,7 +67,7 @@ def weigh_kind(supply: Supply) -> JobKind:
     async def undo(job: JobContext) -> None:
         _copy_of(job, supply).unlink(missing_ok=True)
 
-    return JobKind(WEIGH, run, undo, STEPS, at_once=1)
+    return JobKind(WEIGH, run, undo, STEPS, at_once=1, needs=("fingerprint",))
 
 
 async def weigh_image(job: JobContext, supply: Supply) -> None:

@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
+from tinyagentos.model.errors import Cancelled
 from tinyagentos.model.job import Job, Step, StepState
 
 Clock = Callable[[], datetime]
-Keep = Callable[[Job, bool], None]
+Keep = Callable[[Job, bool], Job]
 
 
 class JobContext:
     """One run of a job. Steps change here and nowhere else; every change is kept and shown."""
 
     def __init__(self, job: Job, clock: Clock, keep: Keep) -> None:
-        """keep is called with the job's new value, and whether it must reach the disk."""
+        """keep is called with the job's new value, and whether it must reach the disk.
+
+        It answers with the job as it is then: somebody may have asked it to stop meanwhile.
+        """
         self._job = job
         self._clock = clock
         self._keep = keep
@@ -40,6 +44,21 @@ class JobContext:
         planned = tuple(known.pop(name, Step(name)) for name in names)
         done = tuple(step for step in known.values() if step.state is not StepState.pending)
         self.update(steps=done + planned)
+
+    def commit(self) -> None:
+        """Say that what comes next cannot be undone: from here on the job is not cancelled.
+
+        Raises Cancelled when somebody asked for that before.
+        """
+        self.update(durable=False)
+        if self._job.cancel_requested:
+            raise Cancelled("It was cancelled before anything was removed.")
+        self.update(committed=True)
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Show the step as one that is not done, and why."""
+        step = self._find(name) or Step(name)
+        self._put(dataclasses.replace(step, state=StepState.cancelled, detail=why))
 
     def choose_source(self, source: str, reason: str) -> None:
         """Record which way the job takes, and why, in words."""
@@ -89,8 +108,8 @@ class JobContext:
 
     def update(self, *, durable: bool = True, **changes: object) -> None:
         """Change the job's record."""
-        self._job = dataclasses.replace(self._job, **changes)  # type: ignore[arg-type] # by name
-        self._keep(self._job, durable)
+        changed = dataclasses.replace(self._job, **changes)  # type: ignore[arg-type] # by name
+        self._job = self._keep(changed, durable)
 
     def _find(self, name: str) -> Step | None:
         return next((step for step in self._job.steps if step.name == name), None)

@@ -1,7 +1,8 @@
 """Runs jobs: at most so many at a time, again after a crash, and back to nothing on failure.
 
-A run that fails or is cancelled is undone before the job ends. Undoing is tried until it works:
-while Incus is away the job stays in its "roll back" step, so that nothing is left behind.
+A run that fails or is cancelled is undone before the job ends. While Incus is away the job stays in
+its "roll back" step, so that nothing is left behind. What Incus refuses is tried for some minutes:
+then the job ends as failed, says what is left, and holds nothing any more.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from dataclasses import dataclass, field, replace
 
 from tinyagentos import log
 from tinyagentos.jobs.context import Clock, JobContext
-from tinyagentos.model.errors import Cancelled, Conflict, TaosError
+from tinyagentos.model.errors import Cancelled, Conflict, InvalidInput, NotFound, TaosError
 from tinyagentos.model.job import Job, JobState, Problem, StepState, move
 from tinyagentos.store.jobs import JobTable
 
 _log = logging.getLogger(__name__)
 ROLL_BACK = "roll back"
+LONGEST_PAUSE = 60.0
+# Seconds between tries of a roll back that does not fail for a passing reason: ten minutes in all.
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *(LONGEST_PAUSE,) * 9)
 
 Work = Callable[[JobContext], Awaitable[None]]
 Settle = Callable[[Job], Awaitable[None]]
+Recheck = Callable[[Job], Awaitable[Mapping[str, str]]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -34,13 +39,20 @@ async def _nothing(_: JobContext) -> None:
     """Undo of a job that leaves nothing behind when it stops half-way."""
 
 
+async def _same(job: Job) -> Mapping[str, str]:
+    """Recheck of a job whose parameters are true at any time."""
+    return job.params
+
+
 @dataclass(frozen=True)
 class JobKind:
     """One kind of job.
 
     run does the work and may be run again from the top after a crash; undo removes what run may
     have made. steps: every step name the kind can have. at_once: how many run at the same time.
-    max_attempts: how often a crash of the server may start it again.
+    max_attempts: how often a crash of the server may start it again. needs: parameters without
+    which it is a job of another taOS. recheck: the parameters of a retry, found out anew as things
+    are now; it raises what asking for the job anew would.
     """
 
     name: str
@@ -49,6 +61,8 @@ class JobKind:
     steps: tuple[str, ...] = ()
     at_once: int = 4
     max_attempts: int = 10
+    needs: tuple[str, ...] = ()
+    recheck: Recheck = _same
 
 
 @dataclass(eq=False)
@@ -91,6 +105,9 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._feeds: set[_Feed] = set()
+        # What hinders the roll back of a job now, and those whose roll back is given up.
+        self._hindered: dict[str, Problem] = {}
+        self._given_up: set[str] = set()
         self._stopping = False
         # How many jobs have ended in this process.
         self.ended = 0
@@ -112,7 +129,12 @@ class Runner:
                 job = move(job, JobState.interrupted)
             if job.state is JobState.interrupted:
                 job = move(job, JobState.queued)
-            self._begin(job)
+            if why := self._foreign(job):
+                self._keep(job, durable=True)
+                self._end(job.id, JobState.failed, why)
+                del self._live[job.id]
+            else:
+                self._begin(job)
 
     async def stop(self) -> None:
         """Stop running jobs where they are; the next start() takes them up again."""
@@ -165,25 +187,59 @@ class Runner:
         return self.get_job(found.id) if found else None
 
     def cancel_job(self, job_id: str) -> Job:
-        """Ask the job to stop and undo what it did; Conflict when it has ended."""
+        """Ask the job to stop and undo what it did.
+
+        Raises Conflict when it has ended, or cannot be undone any more.
+        """
         job = self.get_job(job_id)
         if not job.is_active:
             raise Conflict(
                 f"The job has ended: it {job.state}.", hint="There is nothing to cancel."
+            )
+        if job.committed:
+            raise Conflict(
+                f"What the {job.kind} job does cannot be undone any more.",
+                hint=f"It goes on to its end: `taos job watch {job.id}`.",
             )
         self._keep(replace(job, cancel_requested=True), durable=True)
         # Not at once: a task that is cancelled before its first step never ends the job.
         asyncio.get_running_loop().call_soon(self._tasks[job_id].cancel)
         return self.get_job(job_id)
 
-    def retry_job(self, job_id: str) -> Job:
-        """A new job that does the same; Conflict when the old one is still at work."""
+    async def retry_job(self, job_id: str) -> Job:
+        """A new job that does the same, as things are now.
+
+        Raises Conflict when the old one is at work or succeeded, or what it was to do cannot be
+        done any more; and whatever else asking for it anew would.
+        """
         job = self.get_job(job_id)
         if job.is_active:
             raise Conflict("The job is still at work.", hint="Cancel it first, or watch it.")
         if job.state is JobState.succeeded:
             raise Conflict("The job succeeded.", hint="There is nothing to do again.")
-        return self.submit(job.kind, job.subject, job.params)
+        if why := self._foreign(job):
+            raise Conflict(why.message, hint=why.hint)
+        try:
+            params = await self._kinds[job.kind].recheck(job)
+        except NotFound as error:
+            # 404 would say that there is no such job.
+            raise Conflict(error.message, hint=error.hint) from error
+        return self.submit(job.kind, job.subject, params)
+
+    def is_hindered(self, job_id: str) -> bool:
+        """Whether the job is rolled back and the last try of that failed."""
+        return job_id in self._hindered
+
+    async def give_up(self, job_id: str) -> Job:
+        """End a job whose roll back is hindered, as failed, so that its subject is free.
+
+        Raises Conflict unless it is so.
+        """
+        if job_id not in self._hindered:
+            raise Conflict("The job is still at work.", hint="Watch it, or cancel it first.")
+        self._given_up.add(job_id)
+        self._tasks[job_id].cancel()
+        return await self.wait_job(job_id)
 
     def dismiss_job(self, job_id: str) -> None:
         """Note that somebody has seen how the job ended; Conflict when it is still at work."""
@@ -248,6 +304,7 @@ class Runner:
                 await self._finish(kind, job_id, JobState.cancelled)
         finally:
             self._tasks.pop(job_id, None)
+            self._given_up.discard(job_id)
             if not self._live[job_id].is_active:
                 del self._live[job_id]
                 self._table.prune()
@@ -324,32 +381,54 @@ class Runner:
             return
         if job.state is JobState.queued:
             self._keep(move(job, JobState.running), durable=True)
-        await self._undo(kind, self._context(job_id))
-        self._end(job_id, state)
+        if left := await self._roll_back(kind, self._context(job_id)):
+            self._end(job_id, JobState.failed, _incomplete(self._live[job_id], left))
+        else:
+            self._end(job_id, state)
 
-    async def _undo(self, kind: JobKind, context: JobContext) -> None:
-        if kind.undo is _nothing:
-            return
-        with context.step(ROLL_BACK):
-            wait = 1.0
-            while True:
-                undoing = asyncio.ensure_future(kind.undo(context))
-                try:
-                    await self._insist(undoing)
-                    return
-                except Exception as error:
-                    _log.warning("roll back failed", extra={"error": repr(error)})
-                    context.note(f"{self._explain(error).message} Trying again in {wait:.0f} s.")
-                await self._sleep(wait)
-                wait = min(wait * 2, 60.0)
+    async def _roll_back(self, kind: JobKind, context: JobContext) -> Problem | None:
+        """Undo the run; what hindered that, when it was given up."""
+        job_id = context.job.id
+        if kind.undo is _nothing or context.job.committed:
+            return None
+        try:
+            with context.step(ROLL_BACK):
+                await self._insist_on_undo(kind, context)
+        except asyncio.CancelledError:
+            if self._stopping or job_id not in self._given_up:
+                raise
+            return self._hindered[job_id]
+        except Exception as error:
+            _log.exception("roll back given up")
+            return self._explain(error)
+        finally:
+            self._hindered.pop(job_id, None)
+        return None
 
-    async def _insist(self, undoing: asyncio.Future[None]) -> None:
-        """Wait for the undo to end; a second cancel does not stop it, the server's stop does."""
+    async def _insist_on_undo(self, kind: JobKind, context: JobContext) -> None:
+        """Undo, again and again while what hinders it may pass, and else for as long as PAUSES."""
+        job_id, pauses, wait_away = context.job.id, iter(PAUSES), 1.0
+        while True:
+            try:
+                return await self._insist(asyncio.ensure_future(kind.undo(context)), job_id)
+            except Exception as error:
+                if self._is_transient(error):
+                    wait, wait_away = wait_away, min(wait_away * 2, LONGEST_PAUSE)
+                elif (wait := next(pauses, 0.0)) == 0.0:
+                    raise
+                _log.warning("roll back failed", extra={"error": repr(error)})
+                self._hindered[job_id] = self._explain(error)
+                said = self._hindered[job_id].message
+                context.note(f"{said} Trying again in {wait:.0f} s.")
+            await self._insist(asyncio.ensure_future(self._sleep(wait)), job_id)
+
+    async def _insist(self, undoing: asyncio.Future[None], job_id: str) -> None:
+        """Wait for it to end; a second cancel does not stop it, the server's stop does."""
         while True:
             try:
                 return await asyncio.shield(undoing)
             except asyncio.CancelledError:
-                if self._stopping or undoing.cancelled():
+                if self._stopping or job_id in self._given_up or undoing.cancelled():
                     undoing.cancel()
                     with contextlib.suppress(asyncio.CancelledError, Exception):
                         await undoing
@@ -361,10 +440,23 @@ class Runner:
     def _context(self, job_id: str) -> JobContext:
         return JobContext(self._live[job_id], self._clock, self._keep_steps)
 
-    def _keep_steps(self, job: Job, durable: bool) -> None:
+    def _keep_steps(self, job: Job, durable: bool) -> Job:
         # A cancel request may have come since the context took its copy.
         requested = self._live[job.id].cancel_requested
-        self._keep(replace(job, cancel_requested=requested), durable=durable)
+        job = replace(job, cancel_requested=requested)
+        self._keep(job, durable=durable)
+        return job
+
+    def _foreign(self, job: Job) -> Problem | None:
+        """Why this taOS cannot carry the job out, if another one made it."""
+        kind = self._kinds.get(job.kind)
+        if kind is None:
+            said = f"This taOS knows no {job.kind!r} jobs: another version made this one."
+        elif missing := [name for name in kind.needs if name not in job.params]:
+            said = f"This job does not say {missing[0]!r}: another version of taOS made it."
+        else:
+            return None
+        return Problem(InvalidInput.code, said, "Ask for it again, if it is still wanted.")
 
     def _keep(self, job: Job, *, durable: bool) -> None:
         if durable:
@@ -387,10 +479,16 @@ class Runner:
         if job.state is JobState.running:
             self._keep(move(job, JobState.interrupted), durable=True)
 
-    def _end(self, job_id: str, state: JobState) -> None:
+    def _end(self, job_id: str, state: JobState, error: Problem | None = None) -> None:
         job = move(self._live[job_id], state)
-        steps = tuple(step for step in job.steps if step.state is not StepState.pending)
-        self._keep(replace(job, steps=steps, finished_at=self._clock()), durable=True)
+        steps = tuple(
+            # One that a dead server left, and that nobody entered again.
+            replace(step, state=StepState.cancelled) if step.state is StepState.running else step
+            for step in job.steps
+            if step.state is not StepState.pending
+        )
+        job = replace(job, steps=steps, finished_at=self._clock(), error=error or job.error)
+        self._keep(job, durable=True)
         self.ended += 1
         _log.info("job ended", extra={"kind": job.kind, "subject": job.subject, "state": state})
 
@@ -410,3 +508,16 @@ class Runner:
                 for step in job.steps
             ),
         )
+
+
+def _incomplete(job: Job, left: Problem) -> Problem:
+    """Why the job failed, when it could not be undone either."""
+    why = job.error or left
+    sentence = f"It {'failed' if job.error else 'was cancelled'}; roll back incomplete: "
+    more = f"\n{job.error.message}" if job.error else ""
+    return Problem(
+        why.code,
+        sentence + left.message + more,
+        "What is left is looked for every hour and put right; until then `taos agent list` and "
+        "`taos doctor` may show it.",
+    )

@@ -23,7 +23,8 @@ class JobState(StrEnum):
 
 NEXT: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
-        JobState.queued: frozenset({JobState.running, JobState.cancelled}),
+        # A job that this taOS cannot read fails before it runs.
+        JobState.queued: frozenset({JobState.running, JobState.cancelled, JobState.failed}),
         JobState.running: frozenset(
             {JobState.succeeded, JobState.failed, JobState.cancelled, JobState.interrupted}
         ),
@@ -73,6 +74,7 @@ class Problem:
 class Job:
     """One piece of durable work. `params` is what its kind needs to run it again after a crash.
 
+    committed: what it did cannot be undone any more, so it only goes on.
     dismissed: somebody has seen that it failed, and wants to be told no more.
     """
 
@@ -92,6 +94,7 @@ class Job:
     error: Problem | None = None
     attempt: int = 0
     cancel_requested: bool = False
+    committed: bool = False
     idempotency_key: str = ""
     dismissed: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tinyagentos import wire
-from tinyagentos.agents.service import LEAST_MEMORY_MB, MOST_CPUS, MOST_MEMORY_MB
+from tinyagentos.agents.requests import LEAST_MEMORY_MB, MOST_CPUS, MOST_MEMORY_MB
 from tinyagentos.model.agent import MIB
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.provider import parse_model

@@ -18,8 +18,8 @@ def job_buttons(
     def cancel() -> None:
         jobs.cancel_job(job.id)
 
-    def retry() -> None:
-        again = jobs.retry_job(job.id)
+    async def retry() -> None:
+        again = await jobs.retry_job(job.id)
         tell(f"{words.kind(again)}: begun again.")
 
     def dismiss() -> None:

@@ -242,7 +242,7 @@ class FakeServices:
         self.kept[job_id] = replace(self.kept[job_id], state=JobState.cancelled)
         return self.kept[job_id]
 
-    def retry_job(self, job_id: str) -> Job:
+    async def retry_job(self, job_id: str) -> Job:
         return self.add(self.get_job(job_id).kind, "again")
 
     async def watch_job(self, job_id: str) -> AsyncIterator[Job]:

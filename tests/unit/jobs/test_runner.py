@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.jobs.runner import JobKind, Runner
+from tinyagentos.jobs.runner import PAUSES, JobKind, Runner
 from tinyagentos.model.errors import Conflict, NotFound, NotReady
 from tinyagentos.model.job import Job, JobState, Problem, StepState
 from tinyagentos.store.database import Database
@@ -28,7 +28,10 @@ class World:
         self.go_on = asyncio.Event()
         self.fail_with: Exception | None = None
         self.undo_failures = 0
+        self.undo_error: Exception = ConnectionError("Incus is away")
+        self.undos = 0
         self.runs = 0
+        self.commit = False
 
     async def work(self, job: JobContext) -> None:
         self.runs += 1
@@ -37,6 +40,8 @@ class World:
             self.made.add("one")
             self.now += timedelta(seconds=3)
         with job.step("two"):
+            if self.commit:
+                job.commit()
             self.entered.set()
             await self.go_on.wait()
             if self.fail_with:
@@ -44,9 +49,10 @@ class World:
             self.made.add("two")
 
     async def undo(self, job: JobContext) -> None:
+        self.undos += 1
         if self.undo_failures:
             self.undo_failures -= 1
-            raise ConnectionError("Incus is away")
+            raise self.undo_error
         self.made.clear()
 
 
@@ -281,7 +287,7 @@ async def test_a_failed_job_can_be_retried(database: Database, world: World) -> 
     world.go_on.set()
     failed = await runner.wait_job(runner.submit("work", "agent:a", {"x": "1"}).id)
     world.fail_with = None
-    again = await runner.wait_job(runner.retry_job(failed.id).id)
+    again = await runner.wait_job((await runner.retry_job(failed.id)).id)
     assert (again.state, again.params) == (JobState.succeeded, {"x": "1"})
 
 
@@ -333,3 +339,171 @@ async def test_what_an_earlier_attempt_began_elsewhere_is_waited_for(
     second.start()
     assert (await second.wait_job(job.id)).state is JobState.succeeded
     assert order == ["work 1", "settle 1", "work 1", "settle 2", "work 2"]
+
+
+async def test_a_roll_back_that_incus_refuses_is_given_up_and_holds_nothing(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    world.fail_with, world.undo_failures = NotReady("no answer"), 10**6
+    world.undo_error = PermissionError("it does not let me")
+    world.go_on.set()
+    ended = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert ended.state is JobState.failed
+    assert ended.error
+    assert ended.error.code == "not_ready"
+    assert ended.error.message == ("It failed; roll back incomplete: it does not let me\nno answer")
+    assert [step.state for step in ended.steps if step.name == "roll back"] == [StepState.failed]
+    assert world.undos == len(PAUSES) + 1
+    world.undo_failures = 0
+    assert runner.submit("work", "agent:a", {}).state is JobState.queued, "the lock is free"
+
+
+async def test_a_cancelled_job_that_cannot_be_undone_has_failed(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    world.undo_failures, world.undo_error = 10**6, PermissionError("no")
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    runner.cancel_job(job.id)
+    ended = await runner.wait_job(job.id)
+    assert (ended.state, ended.error and ended.error.message) == (
+        JobState.failed, "It was cancelled; roll back incomplete: no",
+    )  # fmt: skip
+
+
+async def test_while_incus_is_away_a_roll_back_is_not_given_up(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    world.fail_with, world.undo_failures = NotReady("no answer"), 3 * len(PAUSES)
+    world.go_on.set()
+    ended = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert (ended.state, world.made) == (JobState.failed, set())
+    assert ended.error == Problem("not_ready", "no answer")
+
+
+async def test_a_hindered_roll_back_can_be_given_up_at_once(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    world.undo_failures = 10**9
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    with pytest.raises(Conflict, match="still at work"):
+        await runner.give_up(job.id)
+    runner.cancel_job(job.id)
+    while not runner.is_hindered(job.id):
+        await asyncio.sleep(0)
+    runner.cancel_job(job.id)
+    await asyncio.sleep(0)
+    assert runner.get_job(job.id).is_active, "a second cancel changes nothing"
+    ended = await runner.give_up(job.id)
+    assert (ended.state, ended.error and ended.error.message) == (
+        JobState.failed, "It was cancelled; roll back incomplete: Incus is away",
+    )  # fmt: skip
+    assert not runner.is_hindered(job.id)
+    assert runner.find_active("agent:a") is None
+
+
+@pytest.mark.parametrize("state", [JobState.queued, JobState.running, JobState.interrupted])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("dance", "knows no 'dance' jobs"), ("needy", "does not say 'what'")]
+)
+async def test_a_job_of_another_version_ends_as_failed(
+    kind: str, said: str, state: JobState, database: Database, world: World
+) -> None:
+    job = Job("old", kind, "agent:a", world.now, state, {"x": "1"})
+    JobTable(database).add(job)
+    runner = make_runner(database, world)
+    runner.register(JobKind("needy", world.work, needs=("x", "what")))
+    runner.start()
+    ended = runner.get_job("old")
+    assert ended.state is JobState.failed
+    assert ended.error
+    assert (ended.error.code, said in ended.error.message) == ("invalid_input", True)
+    assert (world.runs, runner.list_active()) == (0, ())
+    with pytest.raises(Conflict, match=said):
+        await runner.retry_job("old")
+    runner.submit("work", "agent:a", {})
+    await runner.stop()
+
+
+async def test_a_retry_finds_out_anew_what_the_job_needs(database: Database, world: World) -> None:
+    async def recheck(job: Job) -> dict[str, str]:
+        if not world.made:
+            raise NotFound("There is no agent 'a'.", hint="Look.")
+        return {"before": f"not {job.params['before']}"}
+
+    runner = make_runner(database, world)
+    runner.register(JobKind("change", world.work, recheck=recheck))
+    world.fail_with = NotReady("no answer")
+    world.go_on.set()
+    failed = await runner.wait_job(runner.submit("change", "agent:a", {"before": "1"}).id)
+    again = await runner.retry_job(failed.id)
+    assert again.params == {"before": "not 1"}
+    await runner.wait_job(again.id)
+    world.made.clear()
+    with pytest.raises(Conflict, match="no agent 'a'"):
+        await runner.retry_job(failed.id)
+
+
+async def test_past_the_point_of_no_return_a_cancel_is_refused(
+    database: Database, world: World
+) -> None:
+    world.commit = True
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    with pytest.raises(Conflict, match="cannot be undone"):
+        runner.cancel_job(job.id)
+    await die(runner)
+    again = make_runner(database, world)
+    again.start()
+    with pytest.raises(Conflict, match="cannot be undone"):
+        again.cancel_job(job.id)
+    world.go_on.set()
+    assert (await again.wait_job(job.id)).state is JobState.succeeded
+    assert world.made == {"one", "two"}
+
+
+async def test_what_fails_past_the_point_of_no_return_is_not_undone(
+    database: Database, world: World
+) -> None:
+    world.commit, world.fail_with = True, NotReady("no answer")
+    world.go_on.set()
+    runner = make_runner(database, world)
+    ended = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
+    assert (ended.state, world.made, world.undos) == (JobState.failed, {"one"}, 0)
+
+
+async def test_a_cancel_just_before_the_point_of_no_return_counts(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+
+    async def work(job: JobContext) -> None:
+        world.made.add("one")
+        runner.cancel_job(job.job.id)
+        job.commit()
+        world.made.add("gone for ever")
+
+    runner.register(JobKind("end", work, world.undo))
+    ended = await runner.wait_job(runner.submit("end", "agent:a", {}).id)
+    assert (ended.state, world.made) == (JobState.cancelled, set())
+
+
+async def test_a_step_that_a_dead_server_left_does_not_run_for_ever(
+    database: Database, world: World
+) -> None:
+    runner = make_runner(database, world)
+    job = runner.submit("work", "agent:a", {})
+    await world.entered.wait()
+    await die(runner)
+    again = make_runner(database, world)
+    again.start()
+    again.cancel_job(job.id)
+    ended = await again.wait_job(job.id)
+    assert ended.state is JobState.cancelled
+    assert StepState.running not in {step.state for step in ended.steps}

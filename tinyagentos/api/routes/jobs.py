@@ -30,14 +30,14 @@ async def get_job(job_id: str, services: Use) -> wire.Job:
 
 @router.post("/{job_id}/cancel", status_code=202)
 async def cancel(job_id: str, services: Use, response: Response) -> wire.JobAnswer:
-    """Ask the job to stop; what it did is undone."""
+    """Ask the job to stop; what it did is undone. 409 when that cannot be undone any more."""
     return accepted(services.jobs.cancel_job(job_id), response)
 
 
 @router.post("/{job_id}/retry", status_code=202)
 async def retry(job_id: str, services: Use, response: Response) -> wire.JobAnswer:
-    """A new job that does the same as one that failed or was cancelled."""
-    return accepted(services.jobs.retry_job(job_id), response)
+    """A new job that does the same, as things are now; 409 when that cannot be done any more."""
+    return accepted(await services.jobs.retry_job(job_id), response)
 
 
 @router.get(
