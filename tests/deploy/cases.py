@@ -212,6 +212,12 @@ async def root_left(taos: Taos) -> None:
     await taos.incus.instances.create(request)
 
 
+async def agent_lost(taos: Taos) -> None:
+    """Somebody removed the upgraded agent, and not the root it had before."""
+    await upgraded(taos)
+    await taos.incus.instances.delete(await hello(taos), force=True)
+
+
 async def the_only_job(taos: Taos) -> Job:
     [job] = taos.runner.list_active()
     return job
@@ -345,6 +351,7 @@ CASES = (
     Case("import", bundle.IMPORT, import_it, bundle.IMPORT_STEPS, exported),
     Case("leftover copy", reconcile.LEFTOVER, tidy_up, (reconcile.REMOVE,), copy_left),
     Case("leftover root", reconcile.LEFTOVER, tidy_up, (reconcile.REMOVE,), root_left),
+    Case("bring agent back", reconcile.RETURN, tidy_up, (reconcile.RENAME,), agent_lost),
     Case(
         "download", download.DOWNLOAD, lambda taos: at_once(taos.images.start_download("openclaw")),
         download.STEPS,

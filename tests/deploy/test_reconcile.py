@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tests.deploy.cases import newer_image
 from tests.deploy.world import Taos, left_over, with_image
 from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.agents.reconcile import Leftovers, reconcile
 from tinyagentos.model.agent import AgentSpec, AgentState, Source
+from tinyagentos.model.errors import Conflict
 
 
 async def test_nothing_is_touched_that_is_in_use(folder: Path, fake: FakeIncus) -> None:
@@ -87,3 +93,132 @@ async def test_what_a_lost_database_forgot_is_removed_by_jobs(
     assert left_over(fake, folder)["instances"] == [name]
     assert await reconcile(second.host) == Leftovers()
     await second.close()
+
+
+async def upgrading(folder: Path, fake: FakeIncus, until: Callable[[str], bool]) -> tuple[str, str]:
+    """A server that died with its database in an upgrade; the agent's instance and the job's id."""
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    name = (await taos.agents.get_agent("hello")).instance
+    newer_image(taos, "d", "2099.1.1")
+    job = await taos.agents.start_upgrade("hello")
+    async with asyncio.timeout(10):
+        while not until(name):
+            await asyncio.sleep(0)
+    await taos.die()
+    for file in folder.glob("taos.db*"):
+        file.unlink()
+    return name, job.id
+
+
+@pytest.mark.parametrize("cut", ["marked", "between the renames", "renamed"])
+async def test_an_agent_whose_upgrade_was_forgotten_is_the_agent_again(
+    cut: str, folder: Path, fake: FakeIncus
+) -> None:
+    instances = fake.project().instances
+
+    def is_cut(name: str) -> bool:
+        if cut == "marked":
+            return name in instances and "user.taos.role" in instances[name].json["config"]
+        if cut == "between the renames":
+            return name not in instances
+        return f"{name}-previous" in instances and name in instances
+
+    if cut == "between the renames":
+        fake.hold_next("POST /1.0/instances/*-next")
+    name, _ = await upgrading(folder, fake, is_cut)
+    second = Taos(folder, fake).start()
+    before = set(instances)
+    left = await reconcile(second.host)
+    await second.idle()
+    await reconcile(second.host)
+    await second.idle()
+    agent = await second.agents.get_agent("hello")
+    assert agent.instance == name
+    assert agent.state in (AgentState.stopped, AgentState.ready)
+    if cut == "renamed" and not left.lost:
+        assert before - set(instances) == set()
+    else:
+        assert (left.lost, left.roots) == ((name,), ())
+        assert set(instances) == {name}
+        assert instances[name].json["config"]["volatile.base_image"][0] == "c"
+    assert await reconcile(second.host) == Leftovers()
+    await second.runner.wait_job((await second.agents.start_power("hello", "start")).id)
+    assert (await second.agents.get_agent("hello")).state is AgentState.ready
+    await second.close()
+
+
+async def test_no_name_is_given_twice_while_a_root_of_it_is_left(
+    folder: Path, fake: FakeIncus
+) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    name = (await taos.agents.get_agent("hello")).instance
+    newer_image(taos, "d", "2099.1.1")
+    await taos.runner.wait_job((await taos.agents.start_upgrade("hello")).id)
+    await taos.incus.instances.delete(name, force=True)
+    with pytest.raises(Conflict, match="agent 'hello' already"):
+        await taos.agents.start_deploy(AgentSpec("hello"))
+    assert (await reconcile(taos.host)).lost == (name,)
+    await taos.idle()
+    [agent] = await taos.agents.list_agents()
+    assert (agent.name, agent.undo_version) == ("hello", "")
+    await taos.close()
+
+
+async def test_an_agent_without_its_doors_gets_them(folder: Path, fake: FakeIncus) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    shown = await instance(taos)
+    for devices in (shown["devices"], shown["expanded_devices"]):
+        del devices["agent"], devices["model"]
+    left = await reconcile(taos.host)
+    assert left.doorless == ((await taos.agents.get_agent("hello")).instance,)
+    assert {"agent", "model"} <= shown["devices"].keys()
+    assert await reconcile(taos.host) == Leftovers()
+    await taos.close()
+
+
+async def test_an_agent_without_its_state_says_so(
+    folder: Path, fake: FakeIncus, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    shown = await instance(taos)
+    for devices in (shown["devices"], shown["expanded_devices"]):
+        del devices["state"]
+    left = await reconcile(taos.host)
+    assert left.odd[0].startswith("The state of the agent 'hello' is not attached")
+    assert left.states == ()
+    assert left.odd[0] in caplog.text
+    agent = await taos.agents.get_agent("hello")
+    assert (agent.state, agent.reason) == (
+        AgentState.failed, "what it knows is not attached to its instance",
+    )  # fmt: skip
+    await taos.close()
+
+
+async def test_two_agents_of_one_name_are_left_to_a_person(
+    folder: Path, fake: FakeIncus, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_image(fake)
+    taos = Taos(folder, fake).start()
+    await taos.deploy("hello")
+    await taos.deploy("other")
+    twin = (await taos.agents.get_agent("other")).instance
+    fake.project().instances[twin].json["config"]["user.taos.agent"] = "hello"
+    left = await reconcile(taos.host)
+    assert (len(left.odd), left.roots, left.lost) == (1, (), ())
+    assert "is several instances" in caplog.text
+    listed = await taos.agents.list_agents()
+    assert [one.name for one in listed] == ["hello", "hello"]
+    assert all("another instance of that name" in one.reason for one in listed)
+    for act in (taos.agents.start_delete, taos.agents.start_upgrade, taos.agents.list_snapshots):
+        with pytest.raises(Conflict, match="several instances"):
+            await act("hello")
+    assert len(fake.project().instances) == 2
+    await taos.close()

@@ -229,14 +229,19 @@ async def ensure_door(instance: str, recipe: Recipe, job: JobContext, host: Host
 
     Added while the agent boots: Incus takes 1.1 s to start a proxy, and would make a start wait.
     """
+    with job.step(CONNECT):
+        await add_doors(instance, recipe, host)
+
+
+async def add_doors(instance: str, recipe: Recipe, host: Host) -> None:
+    """Add the doors that the instance lacks."""
     doors = {
         DOOR: door_device(recipe, host.socket(instance)),
         MODEL_DOOR: model_device(host.settings.gateway_socket),
     }
-    with job.step(CONNECT):
-        found = await host.incus.instances.get(instance)
-        if missing := {name: doors[name] for name in doors if name not in found.devices}:
-            await host.incus.instances.update(instance, devices=missing)
+    found = await host.incus.instances.get(instance)
+    if missing := {name: doors[name] for name in doors if name not in found.devices}:
+        await host.incus.instances.update(instance, devices=missing)
 
 
 async def ensure_answering(instance: str, recipe: Recipe, job: JobContext, host: Host) -> None:

@@ -121,6 +121,13 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             recheck=again(requests.leftover_again),
         ),
         JobKind(
+            reconcile.RETURN,
+            bind(reconcile.bring_agent_back),
+            steps=(reconcile.RENAME,),
+            needs=("instance",),
+            recheck=again(requests.return_again),
+        ),
+        JobKind(
             requests.DELETE,
             bind(lifecycle.delete_agent),
             bind(lifecycle.undo_power),

@@ -1,41 +1,62 @@
 """What is in Incus and on disk, compared with the jobs that are at work: leftovers are put right.
 
 Jobs undo what they do, also after a crash. What is left then comes from elsewhere: a database that
-was lost or restored, somebody's hand, a host that was full. What an agent knows is never removed:
-a state without an agent becomes a kept one.
+was lost or restored, a roll back that Incus refused, somebody's hand, a host that was full. What an
+agent knows is never removed: a state without an agent becomes a kept one.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tinyagentos.agents import instances
+from tinyagentos.agents.deploy import add_doors
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.kept import keep_state
-from tinyagentos.agents.order import AGENT_KEY, FRAMEWORK_KEY, KEPT_KEY
-from tinyagentos.agents.roles import NEXT, ROLE_KEY
-from tinyagentos.incus import Instance, NotFound, Volume
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    DOOR,
+    FRAMEWORK_KEY,
+    KEPT_KEY,
+    MODEL_DOOR,
+    STAGE_KEY,
+)
+from tinyagentos.agents.roles import NEXT, PREVIOUS, ROLE_KEY, next_name, previous_name
+from tinyagentos.agents.steps import DEPLOYED
+from tinyagentos.agents.upgrade import STATE as STATE_DEVICE
+from tinyagentos.agents.upgrade import UNMARKED
+from tinyagentos.incus import IncusError, Instance, NotFound, Volume
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Job
 
 _log = logging.getLogger(__name__)
 LEFTOVER, REMOVE = "remove leftover", "remove"
+RETURN, RENAME = "bring agent back", "make a root the agent"
 STATE = "-state"
 _COPY = re.compile(r".+-export-[0-9a-z]+")
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What nobody works on: roots of upgrades, copies of exports, sockets, agentless states."""
+    """What nobody works on, and what agents lack.
+
+    roots of upgrades, copies of exports, sockets, agentless states; lost: agents of which there are
+    roots, but none is the agent; doorless: agents that nobody can reach; odd: sentences about what
+    only a person can put right. owners: whose each root and lost agent is.
+    """
 
     roots: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
     states: tuple[Volume, ...] = ()
+    lost: tuple[str, ...] = ()
+    doorless: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+    owners: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def find_leftovers(
@@ -50,15 +71,24 @@ def find_leftovers(
     ends with one.
     """
     busy = {value for job in jobs for key in ("instance", "volume") if (value := _of(job, key))}
-    agents = {job.subject.partition(":")[2] for job in jobs}
+    at_work = {job.subject.partition(":")[2] for job in jobs}
     names = {one.name for one in found}
     ours = [one for one in found if AGENT_KEY in one.config]
+    idle = [one for one in ours if one.config[AGENT_KEY] not in at_work]
+    agents = [one for one in ours if not one.config.get(ROLE_KEY)]
+    here = {one.name for one in agents}
+    lost = {
+        agent_name(one): one.config[AGENT_KEY] for one in idle
+        if agent_name(one) not in here and _can_be_agent(one)
+    }  # fmt: skip
+    roots = {
+        one.name: one.config[AGENT_KEY] for one in idle
+        if one.config.get(ROLE_KEY) == NEXT and agent_name(one) not in lost
+    }  # fmt: skip
     marked = [one for one in volumes if AGENT_KEY in one.config]
+    whole = [one for one in agents if one in idle and one.config.get(STAGE_KEY) == DEPLOYED]
     return Leftovers(
-        roots=tuple(
-            one.name for one in ours
-            if one.config.get(ROLE_KEY) == NEXT and one.config[AGENT_KEY] not in agents
-        ),
+        roots=tuple(roots),
         copies=tuple(
             one.name for one in marked
             if _COPY.fullmatch(one.name) and one.name.rpartition("-export-")[0] not in busy
@@ -70,7 +100,43 @@ def find_leftovers(
             and not one.used_by
             and not {one.name, one.name.removesuffix(STATE)} & (busy | names)
         ),
+        lost=tuple(lost),
+        doorless=tuple(one.name for one in whole if not {DOOR, MODEL_DOOR} <= one.devices.keys()),
+        odd=(*_namesakes(agents), *(_stateless(one) for one in whole if is_stateless(one))),
+        owners=roots | lost,
     )  # fmt: skip
+
+
+def agent_name(root: Instance) -> str:
+    """The name of the agent's own instance, of which this one is or is not a root."""
+    role = root.config.get(ROLE_KEY)
+    suffix = {NEXT: next_name(""), PREVIOUS: previous_name("")}.get(role or "", "")
+    return root.name.removesuffix(suffix)
+
+
+def is_stateless(agent: Instance) -> bool:
+    """Whether what the agent knows is not attached to it."""
+    return STATE_DEVICE not in agent.devices
+
+
+def _can_be_agent(root: Instance) -> bool:
+    """Whether the root was the agent once; one that an upgrade was making never was."""
+    return root.config.get(ROLE_KEY) == PREVIOUS or root.config.get(STAGE_KEY) == DEPLOYED
+
+
+def _namesakes(agents: Sequence[Instance]) -> tuple[str, ...]:
+    by_name: dict[str, list[str]] = {}
+    for one in agents:
+        by_name.setdefault(one.config[AGENT_KEY], []).append(one.name)
+    return tuple(
+        f"The agent {name!r} is several instances: {', '.join(sorted(several))}."
+        for name, several in by_name.items()
+        if len(several) > 1
+    )
+
+
+def _stateless(agent: Instance) -> str:
+    return f"The state of the agent {agent.config[AGENT_KEY]!r} is not attached to {agent.name}."
 
 
 def _of(job: Job, key: str) -> str:
@@ -87,26 +153,66 @@ async def look(host: Host) -> Leftovers:
 
 
 async def reconcile(host: Host) -> Leftovers:
-    """Put right what is left over; what was found."""
+    """Put right what is left over and say what cannot be; what was found."""
     left = await look(host)
     for name in left.sockets:
         host.socket(name).unlink(missing_ok=True)
     for one in left.states:
         framework = one.config.get(FRAMEWORK_KEY, "")
         await keep_state(one.name.removesuffix(STATE), framework, host)
-    for kind, names in (("root", left.roots), ("copy", left.copies)):
-        for name in names:
-            _submit(kind, name, host)
-    if left != Leftovers():
+    for name in left.roots:
+        # The agent's own subject: an upgrade makes a root of that name.
+        _submit(LEFTOVER, f"agent:{left.owners[name]}", {"root": name}, host)
+    for name in left.copies:
+        _submit(LEFTOVER, f"leftover:{name}", {"copy": name}, host)
+    for name in left.lost:
+        _submit(RETURN, f"agent:{left.owners[name]}", {"instance": name}, host)
+    for name in left.doorless:
+        await _ensure_doors(name, host)
+    for sentence in left.odd:
+        _log.warning("%s Only a person can put that right, in Incus.", sentence)
+    if replace(left, odd=()) != Leftovers():
         _log.warning("leftovers were put right", extra={"found": str(left)})
     return left
 
 
-def _submit(kind: str, name: str, host: Host) -> None:
+def _submit(kind: str, subject: str, params: Mapping[str, str], host: Host) -> None:
     try:
-        host.runner.submit(LEFTOVER, f"leftover:{name}", {kind: name})
+        host.runner.submit(kind, subject, params)
     except Conflict:
-        return  # it is being removed
+        return  # somebody is at work on it
+
+
+async def _ensure_doors(name: str, host: Host) -> None:
+    try:
+        found = await host.incus.instances.get(name)
+        if recipe := host.recipes.get(found.config.get(FRAMEWORK_KEY, "")):
+            await add_doors(name, recipe, host)
+    except IncusError as error:
+        _log.warning("the agent's door could not be made: %s", error, extra={"instance": name})
+
+
+async def bring_agent_back(job: JobContext, host: Host) -> None:
+    """Have the best of an agent's roots be the agent again, as it is: the one it was last.
+
+    What was on its way to become the agent goes; an old root stays for as long as it would.
+    """
+    job.plan_steps(RENAME)
+    name = job.params["instance"]
+    with job.step(RENAME):
+        job.commit()
+        found = await host.incus.instances.find(name)
+        if found and not _can_be_agent(found):
+            # A new root that has the name already, and was never started with the state.
+            await instances.remove_root(name, host)
+            found = None
+        if found is None:
+            for root in (previous_name(name), next_name(name)):
+                if await host.incus.instances.find(root):
+                    await host.incus.instances.rename(root, name)
+                    break
+        await instances.set_config(name, UNMARKED, host)
+        await instances.remove_root(next_name(name), host)
 
 
 async def remove_leftover(job: JobContext, host: Host) -> None:

@@ -39,7 +39,13 @@ from tinyagentos.agents.order import (
     make_order,
 )
 from tinyagentos.agents.plan import check_disk, check_memory
-from tinyagentos.agents.roles import REPLACED_KEY, SNAPSHOT_KEY, previous_name, replaced_at
+from tinyagentos.agents.roles import (
+    REPLACED_KEY,
+    ROLE_KEY,
+    SNAPSHOT_KEY,
+    previous_name,
+    replaced_at,
+)
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
@@ -97,12 +103,26 @@ async def get_instance(name: str, host: Host) -> Instance:
     """The agent's instance.
 
     Raises NotFound, or Conflict with the job while that is making the agent or exchanging its
-    roots: lists show such an agent.
+    roots: lists show such an agent. Conflict too when it is not certain which one is meant.
     """
-    if found := await instances.find_agent_instance(name, host):
+    if found := await find_instance(name, host):
         return found
     check_free(name, host)
     raise no_agent(name)
+
+
+async def find_instance(name: str, host: Host) -> Instance | None:
+    """The agent's instance, or None; Conflict when there are several of that name."""
+    found = [
+        one for one in await host.incus.instances.list()
+        if one.config.get(AGENT_KEY) == name and not one.config.get(ROLE_KEY)
+    ]  # fmt: skip
+    if len(found) > 1:
+        raise Conflict(
+            f"The agent {name!r} is several instances: {', '.join(one.name for one in found)}.",
+            hint="Which one is meant nobody can know: remove the other with `incus delete`.",
+        )
+    return found[0] if found else None
 
 
 def _on(instance: Instance, kind: str, **params: str) -> Request:
@@ -536,7 +556,7 @@ async def request_delete(name: str, host: Host, *, keep_state: bool) -> Request:
     Raises NotFound, or Conflict with the job while that is making the agent or exchanging its
     roots. An agent whose job cannot be rolled back can be deleted whatever is left of it.
     """
-    found = await instances.find_agent_instance(name, host)
+    found = await find_instance(name, host)
     busy = host.runner.find_active(agent_subject(name))
     hindered = busy if busy and host.runner.is_hindered(busy.id) else None
     # What another agent knew would have been given back by the deploy's roll back: it is kept,
@@ -565,7 +585,7 @@ def _is_borrowed(instance: Instance | None, hindered: Job | None, host: Host) ->
 
 async def delete_again(job: Job, host: Host) -> Params:
     """The agent, or what the first try left of it."""
-    if await instances.find_agent_instance(agent_of(job), host) is None:
+    if await find_instance(agent_of(job), host) is None:
         pool = await instances.pick_pool(host)
         volume = f"{job.params['instance']}-state"
         left = await host.incus.storage.find_volume(pool.name, volume)
@@ -583,6 +603,13 @@ async def leftover_again(job: Job, host: Host) -> Params:
     raise Conflict(
         "It is left over no more.", hint="Nothing has to be done: it is looked for every hour."
     )
+
+
+async def return_again(job: Job, host: Host) -> Params:
+    """The same agent, if it is still lost."""
+    if job.params["instance"] in (await reconcile.look(host)).lost:
+        return job.params
+    raise Conflict("The agent is not lost any more.", hint="`taos agent list` shows the agents.")
 
 
 def check_range(what: str, value: int | None, least: int, most: int) -> None:

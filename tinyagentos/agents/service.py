@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ from tinyagentos.agents.order import (
     UNIT,
     VERSION_KEY,
 )
+from tinyagentos.agents.reconcile import is_stateless
 from tinyagentos.agents.requests import agent_subject, no_agent
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_name, replaced_at
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
@@ -103,7 +105,14 @@ class Agents:
                 )
             )
         )
-        seen = {agent.name for agent in agents}
+        names = Counter(agent.name for agent in agents)
+        agents = [
+            replace(one, reason="there is another instance of that name, so nothing is done to it")
+            if names[one.name] > 1
+            else one
+            for one in agents
+        ]
+        seen = set(names)
         agents += [agent for agent in self._coming() if agent.name not in seen]
         return tuple(sorted(agents, key=lambda agent: agent.name))
 
@@ -347,6 +356,8 @@ class Agents:
             return AgentState.deploying, ""
         if instance.config.get(STAGE_KEY) != DEPLOYED:
             return AgentState.failed, "its deploy did not end and no job is at work on it"
+        if is_stateless(instance) and not active:
+            return AgentState.failed, "what it knows is not attached to its instance"
         if instance.status == "Error":
             return AgentState.failed, "Incus reports an error for its instance"
         if not instance.is_running:
