@@ -235,6 +235,8 @@ class Agents:
         if change == AgentChange():
             raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
         instance = await self._find(name)
+        if instance.is_running and not (change.disk_bytes is change.state_bytes is None):
+            await instances.count_disk(instance.name, self._host)
         if not (change.memory_bytes is change.disk_bytes is None):
             state = await self._host.incus.instances.state(instance.name)
             recipe = self._host.recipes[instance.config[FRAMEWORK_KEY]]
