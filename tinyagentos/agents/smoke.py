@@ -308,6 +308,7 @@ async def check_turn(instance: str, chat: AgentChat, stub: StubModel, host: Host
                 json=question,
                 headers=chat_headers(chat, token, "smoke"),
                 timeout=aiohttp.ClientTimeout(total=ASK_WITHIN),
+                allow_redirects=False,
             ) as response,
         ):
             said = await response.text()
