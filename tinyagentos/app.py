@@ -9,8 +9,8 @@ import os
 import secrets
 import socket
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
@@ -181,20 +181,16 @@ class Services:
         """Every minute, stop agents that nobody needs now, if they are to be."""
         while True:
             await asyncio.sleep(IDLE_EVERY)
-            try:
+            with surviving("idle agents could not be looked for"):
                 await self.agents.stop_idle(self.gateway.last_used)
                 await self.interfaces.tidy()
-            except (TaosError, IncusError) as error:
-                _log.warning("idle agents could not be looked for: %s", error)
 
     async def _follow_addresses(self) -> None:
         """Close addresses that the host got to agents, a minute later at the latest."""
         known: tuple[IPv4Address, ...] = ()
         while True:
-            try:
+            with surviving("agents' networks could not be refreshed"):
                 known = await refresh_when_changed(known, self.host)
-            except (TaosError, IncusError) as error:
-                _log.warning("agents' networks could not be refreshed: %s", error)
             await asyncio.sleep(ADDRESSES_EVERY)
 
     async def _tidy(self) -> None:
@@ -202,7 +198,7 @@ class Services:
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
         while True:
-            try:
+            with surviving("this hour's tidying did not end"):
                 await refresh_bridges(self.host)
                 await reconcile(self.host)
                 await self.agents.end_undo_windows()
@@ -211,8 +207,6 @@ class Services:
                 self.gateway.tidy(busy | {one.name for one in await self.incus.instances.list()})
                 if an_hour_passed:
                     unused = await tidy_bridges(self.host, unused)
-            except (TaosError, IncusError) as error:
-                _log.warning("this hour's tidying did not end: %s", error)
             back = self.host.watch.reconnected
             try:
                 async with asyncio.timeout(TIDY_EVERY):
@@ -222,6 +216,17 @@ class Services:
             else:
                 an_hour_passed = False
                 back.clear()
+
+
+@contextmanager
+def surviving(what: str) -> Iterator[None]:
+    """Log what goes wrong: upkeep that ended silently would never be missed."""
+    try:
+        yield
+    except (TaosError, IncusError) as error:
+        _log.warning("%s: %s", what, error)
+    except Exception:
+        _log.exception("%s", what)
 
 
 def is_transient(error: BaseException) -> bool:

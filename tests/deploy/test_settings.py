@@ -11,6 +11,7 @@ import pytest
 
 from tests.deploy.world import Taos, with_image
 from tests.fakes.fake_incus import FakeExec, FakeIncus
+from tests.fakes.fake_parts import OnExec
 from tinyagentos.agents.settings import APPLY, Keys, check_use
 from tinyagentos.agents.shell import Shells
 from tinyagentos.incus import InstanceState
@@ -228,6 +229,32 @@ async def test_no_limit_below_what_the_state_holds(hello: Taos) -> None:
     del volume["config"]["size"]
     with pytest.raises(Conflict, match="not known"):
         await hello.agents.start_change("hello", AgentChange(state_bytes=4096 * MIB))
+
+
+async def test_a_limit_that_turns_out_too_low_is_told_and_the_old_one_can_be_set_again(
+    hello: Taos,
+) -> None:
+    written: list[str] = []
+    hello.fake.on_exec = noting(written)
+    said = "Failed to run: btrfs qgroup limit: ERROR: Disk quota exceeded"
+    hello.fake.fail_next("PUT /1.0/storage-pools/*", 500, said)
+    job = await change(hello, AgentChange(state_bytes=2048 * MIB))
+    assert job.error
+    assert (job.state, job.error.code) == (JobState.failed, "conflict")
+    assert written == ["sync"]  # what was written is counted before anything is decided
+    asked = len(hello.fake.calls)
+    assert (await change(hello, AgentChange(state_bytes=10240 * MIB))).state is JobState.succeeded
+    # Incus would do nothing about a size that it has already.
+    assert sum(one.startswith("PUT") for one in hello.fake.calls[asked:]) == 2
+    assert await hello.agents.get_state_bytes("hello") == 10240 * MIB
+
+
+def noting(heard: list[str]) -> OnExec:
+    async def note(run: FakeExec) -> int:
+        heard.extend(run.argv)
+        return 0
+
+    return note
 
 
 async def test_a_pool_without_quotas_has_no_limit_for_states(folder: Path, fake: FakeIncus) -> None:

@@ -104,6 +104,24 @@ async def test_what_somebody_did_in_incus_is_seen_soon(watched: Taos) -> None:
     await comes(watched, AgentState.ready)
 
 
+async def test_one_that_runs_anew_is_not_ready_because_the_one_before_was(watched: Taos) -> None:
+    project = watched.fake.project()
+    [instance] = project.instances.values()
+    seen = []
+    watched.fake.ready_after = None
+    # Incus does this by itself when an instance's init dies; no job knows of it.
+    for running in (False, True):
+        await watched.fake.set_running(project, instance, running)
+    async with asyncio.timeout(5):
+        while not seen or seen[-1] is not AgentState.unhealthy:
+            await asyncio.sleep(0.02)
+            seen.append(await state(watched))
+    # The event takes a moment; a second failure, which takes seconds, is not waited for.
+    assert len([one for one in seen if one is AgentState.ready]) < 10
+    doors(watched)[0].ready_after = 0
+    await comes(watched, AgentState.ready)
+
+
 async def test_while_incus_is_away_agents_are_as_they_were(watched: Taos) -> None:
     await watched.agents.list_agents()
     await watched.fake.stop()

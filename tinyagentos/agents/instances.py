@@ -22,6 +22,7 @@ from tinyagentos.model.errors import HostNotReady
 
 COW_DRIVERS = frozenset({"btrfs", "zfs"})
 MAX_RESTARTS = 3
+COUNT_WITHIN = 10.0
 FOLLOW_WITHIN = 24 * 3600.0
 # What a command in an agent's instance is believed to say: root in there is a stranger.
 MOST_SAID = 256 * 1024
@@ -101,6 +102,12 @@ async def stop(name: str, host: Host, *, within: int) -> None:
         await host.incus.instances.stop(name, timeout=within)
     except IncusError:
         await host.incus.instances.stop(name, force=True)
+
+
+async def count_disk(name: str, host: Host) -> None:
+    """Have all counted that the instance wrote: btrfs does that when it writes to the disk."""
+    with contextlib.suppress(IncusError):
+        await host.incus.instances.exec(name, ("sync",), within=COUNT_WITHIN, most=MOST_SAID)
 
 
 async def why_failing(name: str, host: Host) -> str:

@@ -398,6 +398,8 @@ async def request_change(name: str, change: AgentChange, host: Host) -> Request:
     if change == AgentChange():
         raise InvalidInput("Nothing is to be changed.", hint="Name what to change.")
     instance = await get_instance(name, host)
+    if instance.is_running and not (change.disk_bytes is change.state_bytes is None):
+        await instances.count_disk(instance.name, host)
     if not (change.memory_bytes is change.disk_bytes is None):
         state = await host.incus.instances.state(instance.name)
         recipe = host.recipes[instance.config[FRAMEWORK_KEY]]

@@ -15,6 +15,7 @@ from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import AUTOSTART, IDLE_KEY, TITLE_KEY, schedule_keys
 from tinyagentos.incus import Instance, InstanceState, NotFound
+from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.agent import MIB, AgentChange, SnapshotSchedule
 from tinyagentos.model.errors import Conflict, InvalidInput
@@ -181,12 +182,19 @@ async def change_agent(job: JobContext, host: Host) -> None:
     """Set what was decided, on the agent as it runs."""
     job.plan_steps(APPLY)
     with job.step(APPLY):
-        await _apply(job.params["instance"], Keys.from_text(job.params["keys"]), host)
+        try:
+            await _apply(job.params["instance"], Keys.from_text(job.params["keys"]), host)
+        except IncusNoSpace as error:
+            raise Conflict(
+                "The agent holds more on its disk than the new limit.",
+                hint="Delete some of it inside, or give more.",
+            ) from error
 
 
 async def undo_change(job: JobContext, host: Host) -> None:
     """Set again what was set before."""
-    with contextlib.suppress(NotFound):
+    # One that holds more than its limit takes no other, not even a higher one.
+    with contextlib.suppress(NotFound, IncusNoSpace):
         await _apply(job.params["instance"], Keys.from_text(job.params["before"]), host)
 
 
@@ -197,5 +205,9 @@ async def _apply(name: str, keys: Keys, host: Host) -> None:
         disk = {ROOT: {key: value for key, value in root.items() if value}} if keys.root else {}
         await host.incus.instances.update(name, config=keys.instance, devices=disk or None)
     if keys.volume:
-        pool = await instances.pick_pool(host)
-        await host.incus.storage.update_volume(pool.name, f"{name}-state", config=keys.volume)
+        pool, volume = await instances.pick_pool(host), f"{name}-state"
+        others = {key: value for key, value in keys.volume.items() if key != "size"}
+        if others:
+            await host.incus.storage.update_volume(pool.name, volume, config=others)
+        if "size" in keys.volume:
+            await host.incus.storage.resize_volume(pool.name, volume, keys.volume["size"])

@@ -30,6 +30,10 @@ LEAST_PAUSE = 0.5
 FIRST_WITHIN = 1.0
 AGAIN_AFTER = 10.0
 UNKNOWN = Answer(0, "")
+# After these something else runs in the instance, or nothing.
+ANEW = frozenset(
+    {"instance-started", "instance-restarted", "instance-stopped", "instance-shutdown"}
+)
 
 Ask = Callable[[Instance], Awaitable[Answer]]
 
@@ -136,6 +140,9 @@ class Watch:
             async for event in self._incus.events(("lifecycle",)):
                 self._follows, self._stale = True, True
                 if isinstance(event, Event) and (name := _instance_of(event.source)):
+                    if event.action in ANEW:
+                        # What it answered before says nothing of what runs now.
+                        self._health.pop(name, None)
                     self._ask_soon(name)
                 elif not isinstance(event, Event):
                     self.reconnected.set()
@@ -184,11 +191,13 @@ class Watch:
         return self._health.setdefault(name, _Health())
 
     async def _ask_one(self, instance: Instance) -> None:
+        # An answer to what was asked before the instance ran anew says nothing of it.
+        health = self._of(instance.name)
         async with self._places:
             answer = await self._ask_safely(instance)
             # Hundreds are asked over a second or two: who else asks the server does not wait.
             await asyncio.sleep(BREATH)
-        self._take(self._of(instance.name), answer)
+        self._take(health, answer)
 
     async def _ask_safely(self, instance: Instance) -> Answer:
         """What the agent answers; one that cannot be asked at all is unhealthy, and nobody else."""

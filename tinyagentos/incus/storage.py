@@ -27,6 +27,7 @@ from tinyagentos.incus.transport import NONE, Texts
 POOLS = "/1.0/storage-pools"
 # Packing and unpacking: hundreds of gigabytes on a slow disk.
 BACKUP_WITHIN = 6 * 3600.0
+UNLIMITED = str(1 << 60)
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -193,6 +194,17 @@ class Storage:
         """Change these config keys and leave the others."""
         await self.api.merge(_volume(pool, name), config)
 
+    async def resize_volume(self, pool: str, name: str, size: str) -> None:
+        """Limit the volume to so many bytes (empty: no limit), whatever is in force now.
+
+        NoSpace when it holds more.
+        """
+        if (await self.get_volume(pool, name)).config.get("size", "") == size:
+            # Incus does nothing about a size that the config has already.
+            other = str(int(size) + 1) if size else UNLIMITED
+            await self.update_volume(pool, name, config={"size": other})
+        await self.update_volume(pool, name, config={"size": size})
+
     async def rename_volume(self, pool: str, name: str, new: str) -> None:
         """Give the volume another name; nobody may use it. AlreadyExists when that is taken."""
         await self.api.run("POST", _volume(pool, name), {"name": new, "pool": pool})
@@ -259,21 +271,14 @@ class Storage:
         own = (await self.get_volume(pool, volume)).config.get("size", "")
         found = await self.list_volume_snapshots(pool, volume)
         old = next((one.config.get("size", "") for one in found if one.name == snapshot), own)
-        for size in sizes_to_set(own, old):
-            await self.update_volume(pool, volume, config={"size": size})
+        # What somebody wrote in another unit stays as it is.
+        if own != old and all(one.isdecimal() for one in (own, old) if one):
+            await self.resize_volume(pool, volume, larger(own, old))
 
 
-def sizes_to_set(own: str, old: str) -> tuple[str, ...]:
-    """What a volume's `size` is set to, one after the other, once a snapshot came back.
-
-    old: the snapshot's; bytes, or empty for no limit. What somebody wrote in another unit stays.
-    """
-    if own == old or not all(one.isdecimal() for one in (own, old) if one):
-        return ()
-    if own and (not old or int(old) > int(own)):
-        return (old,)
-    # Incus does nothing about a size that the config has already: it is changed, and changed back.
-    return (str(int(own) + 1) if own else old, own)
+def larger(one: str, other: str) -> str:
+    """The larger of two sizes in bytes; empty: no limit."""
+    return max(one, other, key=int) if one and other else ""
 
 
 def _pool(name: str, *more: str) -> str:
