@@ -126,6 +126,10 @@ class Client:
         """Begin to start, stop, restart or upgrade the agent, or to undo its upgrade."""
         return self._begin("POST", f"/api/agents/{_part(name)}/{action}")
 
+    def upgrade_all(self) -> wire.Job:
+        """Begin to upgrade every agent that can be, one after the other."""
+        return self._begin("POST", "/api/agents/upgrade")
+
     def delete(self, name: str, *, keep_state: bool = False) -> wire.Job:
         """Begin to remove the agent."""
         query = "?keep_state=1" if keep_state else ""

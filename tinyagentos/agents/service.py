@@ -120,6 +120,10 @@ class Agents:
         """A job that gives the agent a new root; Conflict when there is nothing newer."""
         return self._submit(await requests.request_upgrade(name, self._host))
 
+    async def start_upgrade_all(self) -> Job:
+        """A job that upgrades every agent that can be, one after the other; Conflict for none."""
+        return self._submit(await requests.request_upgrade_all(self._host))
+
     async def start_undo(self, name: str) -> Job:
         """A job that returns the agent to root and state from before its last upgrade."""
         return self._submit(await requests.request_undo(name, self._host))
@@ -308,17 +312,8 @@ class Agents:
     async def _newest(self, instance: Instance) -> str:
         """A newer version that the agent can be upgraded to, or nothing."""
         framework = instance.config.get(FRAMEWORK_KEY, "")
-        recipe = self._host.recipes.get(framework)
-        if recipe is None:
-            return ""
         versions = await self._images.look([framework])
-        target = upgrade.find_newest(
-            framework,
-            self._host.arch,
-            current=instance.config.get(VERSION_KEY, ""),
-            recipe_version=recipe.version,
-            image_version=versions.get(framework, ""),
-        )
+        target = upgrade.find_newest_for(instance, versions[framework], self._host)
         return target.version if target else ""
 
     async def _state(self, instance: Instance) -> tuple[AgentState, str]:

@@ -194,6 +194,9 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("upgrade", name)
 
+    async def start_upgrade_all(self) -> Job:
+        return self.add("upgrade all", "agents")
+
     async def start_undo(self, name: str) -> Job:
         await self.get_agent(name)
         return self.add("undo upgrade", name)

@@ -382,6 +382,11 @@ def test_what_begins_a_job_says_where_it_is(
     assert http.request(method, other).status_code in (404, 422)
 
 
+def test_all_agents_are_upgraded_by_one_job(http: TestClient) -> None:
+    answer = http.post("/api/agents/upgrade")
+    assert (answer.status_code, answer.json()["job"]["kind"]) == (202, "upgrade all")
+
+
 def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:
     assert http.get("/api/agents/hello/snapshots").json()[0]["name"] == "one"
     assert http.delete("/api/images/openclaw").status_code == 204

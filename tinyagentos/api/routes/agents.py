@@ -118,6 +118,15 @@ async def drop_snapshot(
     return accepted(await services.agents.start_drop(name, snapshot), response)
 
 
+@router.post("/upgrade", status_code=202)
+async def upgrade_all(services: Use, response: Response) -> wire.JobAnswer:
+    """Give every agent that can have one the newest version, one after the other, as one job.
+
+    A version that one agent does not take is given to no other; 409 when there is nothing newer.
+    """
+    return accepted(await services.agents.start_upgrade_all(), response)
+
+
 @router.post("/{name}/upgrade", status_code=202)
 async def upgrade(name: str, services: Use, response: Response) -> wire.JobAnswer:
     """Give the agent the newest version, as a job that returns to the old one if that fails."""
