@@ -68,12 +68,9 @@ class Agents:
         self._begun = host.now()
         self._images = upgrade.ImageVersions(host)
 
-    async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+    async def start_deploy(self, spec: AgentSpec) -> Job:
         """A job that deploys the agent; see request_deploy() for what is refused."""
-        if idempotency_key and (job := self._host.runner.find_by_key(idempotency_key)):
-            return job
-        request = await requests.request_deploy(spec, self._host)
-        return self._submit(request, idempotency_key)
+        return self._submit(await requests.request_deploy(spec, self._host))
 
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
@@ -261,10 +258,8 @@ class Agents:
             expected_seconds=expected,
         )
 
-    def _submit(self, request: requests.Request, key: str = "") -> Job:
-        return self._host.runner.submit(
-            request.kind, request.subject, request.params, idempotency_key=key
-        )
+    def _submit(self, request: requests.Request) -> Job:
+        return self._host.runner.submit(request.kind, request.subject, request.params)
 
     async def _find(self, name: str) -> Instance:
         return await requests.get_instance(name, self._host)

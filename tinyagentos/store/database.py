@@ -64,6 +64,11 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (instance, month)
     );
     """,
+    """
+    CREATE TABLE accepted (
+        key TEXT PRIMARY KEY, request TEXT NOT NULL, job_id TEXT NOT NULL, answer TEXT NOT NULL
+    );
+    """,
 )
 
 

@@ -301,14 +301,6 @@ def test_a_method_that_is_not_there_says_which_are(http: TestClient) -> None:
     assert answer.headers["allow"] == "GET"
 
 
-def test_the_idempotency_key_is_passed_on(http: TestClient, services: FakeServices) -> None:
-    http.post("/api/agents/deploy", json={"name": "a"}, headers={"Idempotency-Key": "k1"})
-    assert services.keys == ["k1"]
-    long = {"Idempotency-Key": "k" * 300}
-    answer = http.post("/api/agents/deploy", json={"name": "a"}, headers=long)
-    assert_problem(answer, 422, "invalid_input")
-
-
 def test_an_unexpected_error_is_logged_once(
     http: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
