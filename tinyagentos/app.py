@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 MISSING_WITHIN = 2.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
+AGAIN_AFTER = 10.0
 
 
 class Services:
@@ -144,10 +145,12 @@ class Services:
         self.jobs.start()
         self.images.start_policy()
         upkeep = (
-            asyncio.create_task(self._tidy(), name="tidy"),
-            asyncio.create_task(self._stop_idle(), name="stop idle agents"),
-            asyncio.create_task(self.host.watch.run(), name="watch agents"),
-            asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
+            asyncio.create_task(keep_up("tidying", self._tidy), name="tidy"),
+            asyncio.create_task(keep_up("stopping idle agents", self._stop_idle), name="idle"),
+            asyncio.create_task(keep_up("watching agents", self.host.watch.run), name="watch"),
+            asyncio.create_task(
+                keep_up("looking after images", self.images.keep_supplied), name="supply"
+            ),
         )
         try:
             async with self.gateway.serving(self.settings.gateway_socket):
@@ -165,24 +168,25 @@ class Services:
         """Every minute, stop agents that nobody needs now, if they are to be."""
         while True:
             await asyncio.sleep(IDLE_EVERY)
-            try:
-                await self.agents.stop_idle(self.gateway.last_used)
-                await self.interfaces.tidy()
-            except (TaosError, IncusError) as error:
-                _log.warning("idle agents could not be looked for: %s", error)
+            await attempt(
+                "stopping idle agents", lambda: self.agents.stop_idle(self.gateway.last_used)
+            )
+            await attempt("closing unused interfaces", self.interfaces.tidy)
 
     async def _tidy(self) -> None:
         """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
+
+        async def drop_bridges() -> None:
+            nonlocal unused
+            unused = await tidy_bridges(self.host, unused)
+
         while True:
-            try:
-                await reconcile(self.host)
-                await self.agents.end_undo_windows()
-                if an_hour_passed:
-                    unused = await tidy_bridges(self.host, unused)
-            except (TaosError, IncusError) as error:
-                _log.warning("this hour's tidying did not end: %s", error)
+            await attempt("putting leftovers right", lambda: reconcile(self.host))
+            await attempt("ending undo windows", self.agents.end_undo_windows)
+            if an_hour_passed:
+                await attempt("removing unused bridges", drop_bridges)
             back = self.host.watch.reconnected
             try:
                 async with asyncio.timeout(TIDY_EVERY):
@@ -192,6 +196,25 @@ class Services:
             else:
                 an_hour_passed = False
                 back.clear()
+
+
+async def attempt(what: str, act: Callable[[], Awaitable[object]]) -> None:
+    """Do a piece of upkeep; what goes wrong is logged, and is in no other piece's way."""
+    try:
+        await act()
+    except (TaosError, IncusError) as error:
+        _log.warning("%s did not succeed: %s", what, error)
+    except Exception:
+        _log.exception("%s did not succeed", what)
+
+
+async def keep_up(
+    what: str, work: Callable[[], Awaitable[object]], pause: float = AGAIN_AFTER
+) -> None:
+    """Have work that is to go on for ever begun again whenever it ends, until cancelled."""
+    while True:
+        await attempt(what, work)
+        await asyncio.sleep(pause)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from tinyagentos.agents import (
@@ -36,7 +36,7 @@ from tinyagentos.agents.requests import agent_subject, no_agent
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_name, replaced_at
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
-from tinyagentos.incus import Instance
+from tinyagentos.incus import IncusError, Instance
 from tinyagentos.model.agent import (
     Agent,
     AgentChange,
@@ -144,7 +144,7 @@ class Agents:
                 continue
             known = (last_used(one.name), one.last_used_at, self._begun)
             latest = max(at for at in known if at is not None)
-            if self._host.now() - latest >= timedelta(minutes=int(minutes)):
+            if (self._host.now() - latest).total_seconds() >= 60 * int(minutes):
                 with contextlib.suppress(Conflict):
                     self._submit(requests.request_stop(one))
 
@@ -180,7 +180,8 @@ class Agents:
             if replaced_at(one.config) is None:
                 # Somebody changed it by hand: its time begins now.
                 since = self._host.now().isoformat(timespec="seconds")
-                await instances.set_config(one.name, {SINCE_KEY: since}, self._host)
+                with contextlib.suppress(IncusError):
+                    await instances.set_config(one.name, {SINCE_KEY: since}, self._host)
             elif requests.is_window_over(one, self._host):
                 with contextlib.suppress(Conflict):
                     self._submit(requests.request_end_of_window(one))
