@@ -9,8 +9,8 @@ import os
 import secrets
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
@@ -60,6 +60,7 @@ SETTLE_WITHIN = 60.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
 ADDRESSES_EVERY = 60.0
+AGAIN_AFTER = 10.0
 
 
 class Services:
@@ -159,11 +160,15 @@ class Services:
         self.jobs.start()
         self.images.start_policy()
         upkeep = (
-            asyncio.create_task(self._tidy(), name="tidy"),
-            asyncio.create_task(self._stop_idle(), name="stop idle agents"),
-            asyncio.create_task(self._follow_addresses(), name="follow addresses"),
-            asyncio.create_task(self.host.watch.run(), name="watch agents"),
-            asyncio.create_task(self.images.keep_supplied(), name="keep supplied"),
+            asyncio.create_task(keep_up("tidying", self._tidy), name="tidy"),
+            asyncio.create_task(keep_up("stopping idle agents", self._stop_idle), name="idle"),
+            asyncio.create_task(keep_up("watching agents", self.host.watch.run), name="watch"),
+            asyncio.create_task(
+                keep_up("looking after images", self.images.keep_supplied), name="supply"
+            ),
+            asyncio.create_task(
+                keep_up("following addresses", self._follow_addresses), name="addresses"
+            ),
         )
         try:
             async with self.gateway.serving(self.settings.gateway_socket):
@@ -181,32 +186,39 @@ class Services:
         """Every minute, stop agents that nobody needs now, if they are to be."""
         while True:
             await asyncio.sleep(IDLE_EVERY)
-            with surviving("idle agents could not be looked for"):
-                await self.agents.stop_idle(self.gateway.last_used)
-                await self.interfaces.tidy()
+            await attempt(
+                "stopping idle agents", lambda: self.agents.stop_idle(self.gateway.last_used)
+            )
+            await attempt("closing unused interfaces", self.interfaces.tidy)
 
     async def _follow_addresses(self) -> None:
         """Close addresses that the host got to agents, a minute later at the latest."""
         known: tuple[IPv4Address, ...] = ()
         while True:
-            with surviving("agents' networks could not be refreshed"):
-                known = await refresh_when_changed(known, self.host)
+            known = await refresh_when_changed(known, self.host)
             await asyncio.sleep(ADDRESSES_EVERY)
+
+    async def _forget_usage(self) -> None:
+        # Jobs first: an instance that an upgrade renames has one.
+        busy = {job.params.get("instance", "") for job in self.jobs.list_active()}
+        self.gateway.tidy(busy | {one.name for one in await self.incus.instances.list()})
 
     async def _tidy(self) -> None:
         """Put right what is left over, every hour and whenever Incus was away and is back."""
         unused: frozenset[str] = frozenset()
         an_hour_passed = False
+
+        async def drop_bridges() -> None:
+            nonlocal unused
+            unused = await tidy_bridges(self.host, unused)
+
         while True:
-            with surviving("this hour's tidying did not end"):
-                await refresh_bridges(self.host)
-                await reconcile(self.host)
-                await self.agents.end_undo_windows()
-                # Jobs first: an instance that an upgrade renames has one.
-                busy = {job.params.get("instance", "") for job in self.jobs.list_active()}
-                self.gateway.tidy(busy | {one.name for one in await self.incus.instances.list()})
-                if an_hour_passed:
-                    unused = await tidy_bridges(self.host, unused)
+            await attempt("refreshing agents' networks", lambda: refresh_bridges(self.host))
+            await attempt("putting leftovers right", lambda: reconcile(self.host))
+            await attempt("ending undo windows", self.agents.end_undo_windows)
+            await attempt("forgetting usage of gone agents", self._forget_usage)
+            if an_hour_passed:
+                await attempt("removing unused bridges", drop_bridges)
             back = self.host.watch.reconnected
             try:
                 async with asyncio.timeout(TIDY_EVERY):
@@ -218,15 +230,23 @@ class Services:
                 back.clear()
 
 
-@contextmanager
-def surviving(what: str) -> Iterator[None]:
-    """Log what goes wrong: upkeep that ended silently would never be missed."""
+async def attempt(what: str, act: Callable[[], Awaitable[object]]) -> None:
+    """Do a piece of upkeep; what goes wrong is logged, and is in no other piece's way."""
     try:
-        yield
+        await act()
     except (TaosError, IncusError) as error:
-        _log.warning("%s: %s", what, error)
+        _log.warning("%s did not succeed: %s", what, error)
     except Exception:
-        _log.exception("%s", what)
+        _log.exception("%s did not succeed", what)
+
+
+async def keep_up(
+    what: str, work: Callable[[], Awaitable[object]], pause: float = AGAIN_AFTER
+) -> None:
+    """Have work that is to go on for ever begun again whenever it ends, until cancelled."""
+    while True:
+        await attempt(what, work)
+        await asyncio.sleep(pause)
 
 
 def is_transient(error: BaseException) -> bool:

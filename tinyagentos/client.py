@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,16 +43,19 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE,
         socket: Path | None = None,
+        new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """patience: seconds that watching a job waits for a server that is away.
+        """patience: seconds that beginning and watching a job wait for a server that is away.
 
-        socket: the Unix socket that http goes through, if it does.
+        socket: the Unix socket that http goes through, if it does. new_key: a key for a request
+        that may have to be sent again.
         """
         self._http = http
         self._socket = socket
         self._sleep = sleep
         self._clock = clock
         self._patience = patience
+        self._new_key = new_key
 
     @classmethod
     def connect(cls, settings: Settings) -> Client:
@@ -111,8 +115,7 @@ class Client:
 
     def deploy(self, request: wire.NewAgent, *, idempotency_key: str = "") -> wire.Job:
         """Begin a deploy; the same key again gives the same job."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._begin("POST", "/api/agents/deploy", request, headers)
+        return self._begin("POST", "/api/agents/deploy", request, idempotency_key)
 
     def agents(self) -> list[wire.Agent]:
         """Every agent."""
@@ -125,6 +128,10 @@ class Client:
     def power(self, name: str, action: str) -> wire.Job:
         """Begin to start, stop, restart or upgrade the agent, or to undo its upgrade."""
         return self._begin("POST", f"/api/agents/{_part(name)}/{action}")
+
+    def upgrade_all(self) -> wire.Job:
+        """Begin to upgrade every agent that can be, one after the other."""
+        return self._begin("POST", "/api/agents/upgrade")
 
     def delete(self, name: str, *, keep_state: bool = False) -> wire.Job:
         """Begin to remove the agent."""
@@ -139,7 +146,8 @@ class Client:
     def import_agent(self, path: str) -> wire.ImportAnswer:
         """Begin to keep the state in an exported file; and what to deploy with it."""
         body = wire.ImportFile(path=path)
-        return _read(wire.ImportAnswer, self._send("POST", "/api/files/agents/import", body))
+        answer = self._send_once("POST", "/api/files/agents/import", body)
+        return _read(wire.ImportAnswer, answer)
 
     def kept(self) -> list[wire.KeptState]:
         """The states that outlived their agents."""
@@ -302,7 +310,8 @@ class Client:
 
     def cancel(self, job_id: str) -> wire.Job:
         """Ask the job to stop."""
-        return self._begin("POST", f"/api/jobs/{_part(job_id)}/cancel")
+        path = f"/api/jobs/{_part(job_id)}/cancel"
+        return _read(wire.JobAnswer, self._send("POST", path)).job
 
     def retry(self, job_id: str) -> wire.Job:
         """Begin a job again."""
@@ -343,33 +352,48 @@ class Client:
         return _read(kind, self._send("GET", path))
 
     def _begin(
-        self,
-        method: str,
-        path: str,
-        body: BaseModel | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, method: str, path: str, body: BaseModel | None = None, key: str = ""
     ) -> wire.Job:
-        return _read(wire.JobAnswer, self._send(method, path, body, headers)).job
+        return _read(wire.JobAnswer, self._send_once(method, path, body, key)).job
+
+    def _send_once(
+        self, method: str, path: str, body: BaseModel | None = None, key: str = ""
+    ) -> httpx.Response:
+        """The answer to what begins a job.
+
+        A connection that breaks leaves open whether that was heard, so it is sent again under the
+        same key, for as long as the client's patience lasts.
+        """
+        headers = {"Idempotency-Key": key or self._new_key()}
+        lost_since: float | None = None
+        while True:
+            try:
+                return _checked(self._request(method, path, body, headers))
+            except httpx.TransportError as error:
+                never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if lost_since is None:
+                    lost_since = self._clock()
+                    if never_sent:
+                        raise _no_server(error) from error
+                if self._clock() - lost_since > self._patience:
+                    raise _no_server(error) from error
+            self._sleep(RECONNECT)
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        body: BaseModel | None = None,
-        headers: Mapping[str, str] | None = None,
-        fine: int = 200,
+        self, method: str, path: str, body: BaseModel | None = None, fine: int = 200
+    ) -> httpx.Response:
+        try:
+            response = self._request(method, path, body, {})
+        except httpx.TransportError as error:
+            raise _no_server(error) from error
+        return _checked(response, fine)
+
+    def _request(
+        self, method: str, path: str, body: BaseModel | None, headers: Mapping[str, str]
     ) -> httpx.Response:
         content = body.model_dump_json() if body else None
         kind = {"Content-Type": "application/json"} if body else {}
-        try:
-            response = self._http.request(
-                method, path, content=content, headers={**kind, **(headers or {})}
-            )
-        except httpx.TransportError as error:
-            raise _no_server(error) from error
-        if response.status_code >= 400 and response.status_code != fine:
-            raise _error(response)
-        return response
+        return self._http.request(method, path, content=content, headers={**kind, **headers})
 
 
 def web_address(settings: Settings) -> str:
@@ -378,6 +402,13 @@ def web_address(settings: Settings) -> str:
     scheme = "https" if settings.tls_cert else "http"
     bare = f"[{host}]" if ":" in host else host
     return f"{scheme}://{bare}:{settings.port}"
+
+
+def _checked(response: httpx.Response, fine: int = 200) -> httpx.Response:
+    """The answer, unless it is an error; fine: a status that is none."""
+    if response.status_code >= 400 and response.status_code != fine:
+        raise _error(response)
+    return response
 
 
 def _read(kind: type[T], response: httpx.Response) -> T:

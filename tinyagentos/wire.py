@@ -96,6 +96,11 @@ class JobAnswer(Wire):
 
     job: Job
 
+    @classmethod
+    def of_job(cls, job: jobs.Job) -> JobAnswer:
+        """The answer that has just the job."""
+        return JobAnswer(job=Job.of(job))
+
 
 class Agent(Wire):
     """An agent as it is now."""
@@ -421,10 +426,9 @@ class ExportAgent(BaseModel):
     path: FilePath = Field(description="The whole path of a file that is not there yet")
 
 
-class ImportAnswer(Wire):
+class ImportAnswer(JobAnswer):
     """The job that keeps an imported state, and the deploy that begins with it."""
 
-    job: Job
     deploy: NewAgent
 
 

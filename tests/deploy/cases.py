@@ -39,6 +39,7 @@ from tinyagentos.agents.roles import (
     previous_name,
 )
 from tinyagentos.agents.steps import BUILD_STEPS, CONNECT, DEPLOY, IMAGE_STEPS, READY, WAIT_STEPS
+from tinyagentos.agents.upgrade_all import step_of
 from tinyagentos.images import bundle as image_bundle
 from tinyagentos.images import download, weigh
 from tinyagentos.incus import InstanceRequest
@@ -308,6 +309,10 @@ CASES = (
         lambda taos: taos.agents.start_upgrade("hello"), upgrade.IMAGE_STEPS, upgraded_and_offered,
         # The root from before the first upgrade goes when the roots are exchanged.
         stays=frozenset({"agents", "instances", "volumes"}),
+    ),
+    Case(
+        "upgrade all", requests.UPGRADE_ALL, lambda taos: taos.agents.start_upgrade_all(),
+        (step_of("hello"),), offered,
     ),
     Case(
         "undo upgrade", upgrade.UNDO, lambda taos: taos.agents.start_undo("hello"),

@@ -32,7 +32,8 @@ def test_every_kind_of_job_and_each_of_its_steps_is_disturbed(folder: Path) -> N
     assert {case.kind for case in CASES} == set(kinds)
     for kind in kinds.values():
         taken = {step for case in CASES if case.kind == kind.name for step in case.steps}
-        assert set(kind.steps) - ELSEWHERE == taken, kind.name
+        # The steps of `upgrade all` are agents.
+        assert set(kind.steps) - ELSEWHERE == taken or not kind.steps, kind.name
 
 
 @in_each_step

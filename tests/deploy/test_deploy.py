@@ -192,17 +192,6 @@ async def test_one_name_is_one_agent(taos: Taos, fake: FakeIncus) -> None:
         await taos.agents.start_deploy(AgentSpec("twin"))
 
 
-async def test_a_repeated_request_with_the_same_key_is_the_same_job(
-    taos: Taos, fake: FakeIncus
-) -> None:
-    with_image(fake)
-    first = await taos.agents.start_deploy(AgentSpec("hello"), idempotency_key="k")
-    again = await taos.agents.start_deploy(AgentSpec("hello"), idempotency_key="k")
-    assert again.id == first.id
-    await taos.idle()
-    assert (await taos.agents.start_deploy(AgentSpec("x"), idempotency_key="k")).id == first.id
-
-
 @pytest.mark.parametrize(
     "spec",
     [

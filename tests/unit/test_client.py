@@ -85,6 +85,55 @@ def test_the_same_key_gives_the_same_job(client: Client) -> None:
         client.deploy(wire.NewAgent(name="waits"), idempotency_key="k2")
 
 
+def test_a_key_of_another_request_is_refused(client: Client) -> None:
+    client.deploy(wire.NewAgent(name="waits"), idempotency_key="k1")
+    with pytest.raises(InvalidInput, match="already used for another request"):
+        client.deploy(wire.NewAgent(name="other"), idempotency_key="k1")
+
+
+def test_what_begins_a_job_is_sent_again_under_one_key_when_its_answer_is_lost() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def lose_two(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.path, request.headers["idempotency-key"]))
+        if len(seen) == 1:
+            raise httpx.ReadError("the connection broke")
+        if len(seen) == 2:
+            raise httpx.ConnectError("the server restarts")
+        return httpx.Response(409, json={"title": "x", "status": 409, "detail": "No.",
+                                         "code": "conflict", "hint": "h"})  # fmt: skip
+
+    keys = iter(("one", "two"))
+    http = httpx.Client(transport=httpx.MockTransport(lose_two), base_url="http://taos")
+    client = Client(http, sleep=lambda _: None, new_key=lambda: next(keys))
+    with pytest.raises(Conflict):
+        client.power("hello", "stop")
+    assert seen == [("/api/agents/hello/stop", "one")] * 3
+    with pytest.raises(Conflict):
+        client.upgrade_all()
+    assert seen[3] == ("/api/agents/upgrade", "two")
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no"), httpx.ReadError("broke")])
+def test_what_begins_a_job_is_not_sent_for_ever(error: httpx.TransportError) -> None:
+    now, sent = 0.0, 0
+
+    def lose(request: httpx.Request) -> httpx.Response:
+        nonlocal sent
+        sent += 1
+        raise error
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    http = httpx.Client(transport=httpx.MockTransport(lose), base_url="http://taos")
+    client = Client(http, sleep=sleep, clock=lambda: now, patience=5)
+    with pytest.raises(HostNotReady):
+        client.delete("hello")
+    assert sent == 1 if isinstance(error, httpx.ConnectError) else 20 < sent < 30
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [

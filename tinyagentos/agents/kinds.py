@@ -16,6 +16,7 @@ from tinyagentos.agents import (
     settings,
     snapshots,
     upgrade,
+    upgrade_all,
 )
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import DeployOrder
@@ -143,6 +144,14 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             at_once=1,
             needs=(*ON_AGENT, "framework"),
             recheck=again(requests.upgrade_again),
+        ),
+        JobKind(
+            requests.UPGRADE_ALL,
+            bind(upgrade_all.upgrade_all),
+            bind(upgrade_all.undo_upgrade_all),
+            at_once=1,
+            needs=("agents",),
+            recheck=again(requests.upgrade_all_again),
         ),
         JobKind(
             upgrade.UNDO,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tinyagentos.agents import instances
@@ -155,11 +155,6 @@ async def look(host: Host) -> Leftovers:
 async def reconcile(host: Host) -> Leftovers:
     """Put right what is left over and say what cannot be; what was found."""
     left = await look(host)
-    for name in left.sockets:
-        host.socket(name).unlink(missing_ok=True)
-    for one in left.states:
-        framework = one.config.get(FRAMEWORK_KEY, "")
-        await keep_state(one.name.removesuffix(STATE), framework, host)
     for name in left.roots:
         # The agent's own subject: an upgrade makes a root of that name.
         _submit(LEFTOVER, f"agent:{left.owners[name]}", {"root": name}, host)
@@ -167,8 +162,13 @@ async def reconcile(host: Host) -> Leftovers:
         _submit(LEFTOVER, f"leftover:{name}", {"copy": name}, host)
     for name in left.lost:
         _submit(RETURN, f"agent:{left.owners[name]}", {"instance": name}, host)
+    for name in left.sockets:
+        host.socket(name).unlink(missing_ok=True)
+    for one in left.states:
+        framework = one.config.get(FRAMEWORK_KEY, "")
+        await _attempt(keep_state(one.name.removesuffix(STATE), framework, host), one.name)
     for name in left.doorless:
-        await _ensure_doors(name, host)
+        await _attempt(_ensure_doors(name, host), name)
     for sentence in left.odd:
         _log.warning("%s Only a person can put that right, in Incus.", sentence)
     if replace(left, odd=()) != Leftovers():
@@ -183,13 +183,18 @@ def _submit(kind: str, subject: str, params: Mapping[str, str], host: Host) -> N
         return  # somebody is at work on it
 
 
-async def _ensure_doors(name: str, host: Host) -> None:
+async def _attempt(work: Awaitable[None], name: str) -> None:
+    """One that Incus refuses is in no other's way."""
     try:
-        found = await host.incus.instances.get(name)
-        if recipe := host.recipes.get(found.config.get(FRAMEWORK_KEY, "")):
-            await add_doors(name, recipe, host)
+        await work
     except IncusError as error:
-        _log.warning("the agent's door could not be made: %s", error, extra={"instance": name})
+        _log.warning("%s could not be put right: %s", name, error)
+
+
+async def _ensure_doors(name: str, host: Host) -> None:
+    found = await host.incus.instances.get(name)
+    if recipe := host.recipes.get(found.config.get(FRAMEWORK_KEY, "")):
+        await add_doors(name, recipe, host)
 
 
 async def bring_agent_back(job: JobContext, host: Host) -> None:

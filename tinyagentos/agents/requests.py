@@ -61,6 +61,7 @@ MOST_MEMORY_MB = 1024 * 1024
 LEAST_DISK_MB = 256
 MOST_CPUS = 1024
 START, STOP, RESTART, DELETE = "start", "stop", "restart", "delete"
+UPGRADE_ALL = "upgrade all"
 Power = Literal["start", "stop", "restart"]
 Params = Mapping[str, str]
 _CHANGE = TypeAdapter(AgentChange)
@@ -320,6 +321,40 @@ async def request_upgrade(name: str, host: Host) -> Request:
 async def upgrade_again(job: Job, host: Host) -> Params:
     """To what is newest now."""
     return (await request_upgrade(await _same_agent(job, host), host)).params
+
+
+async def request_upgrade_all(host: Host) -> Request:
+    """A job that upgrades every agent that can be; Conflict when none can."""
+    newer = sorted(await _find_upgradable(host))
+    if not newer:
+        raise Conflict(
+            "Every agent has the newest version known here.",
+            hint="`taos image list` shows what is here.",
+        )
+    return Request(UPGRADE_ALL, "all:agents", {"agents": json.dumps(newer)})
+
+
+async def upgrade_all_again(job: Job, host: Host) -> Params:
+    """Those that can be upgraded now."""
+    return (await request_upgrade_all(host)).params
+
+
+async def _find_upgradable(host: Host) -> set[str]:
+    """The agents that there is something newer for."""
+    agents = [
+        one for one in await host.incus.instances.list()
+        if AGENT_KEY in one.config
+        and not one.config.get(ROLE_KEY)
+        and one.config.get(STAGE_KEY) == DEPLOYED
+        and one.config.get(FRAMEWORK_KEY) in host.recipes
+    ]  # fmt: skip
+    frameworks = {one.config[FRAMEWORK_KEY] for one in agents}
+    images = {name: await upgrade.find_image_version(name, host) for name in frameworks}
+    return {
+        one.config[AGENT_KEY]
+        for one in agents
+        if upgrade.find_newest_for(one, images[one.config[FRAMEWORK_KEY]], host)
+    }
 
 
 async def request_undo(name: str, host: Host) -> Request:

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from tinyagentos.agents import (
@@ -40,7 +40,7 @@ from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_nam
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
 from tinyagentos.images.service import HELD_WITHIN
-from tinyagentos.incus import Image, Instance
+from tinyagentos.incus import Image, IncusError, Instance
 from tinyagentos.model.agent import (
     Agent,
     AgentChange,
@@ -73,12 +73,9 @@ class Agents:
         self._begun = host.now()
         self._images = upgrade.ImageVersions(host)
 
-    async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+    async def start_deploy(self, spec: AgentSpec) -> Job:
         """A job that deploys the agent; see request_deploy() for what is refused."""
-        if idempotency_key and (job := self._host.runner.find_by_key(idempotency_key)):
-            return job
-        request = await requests.request_deploy(spec, self._host)
-        return self._submit(request, idempotency_key)
+        return self._submit(await requests.request_deploy(spec, self._host))
 
     def memory_room(self) -> int:
         """Bytes of memory that one more agent may need now."""
@@ -135,6 +132,10 @@ class Agents:
         """A job that gives the agent a new root; Conflict when there is nothing newer."""
         return self._submit(await requests.request_upgrade(name, self._host))
 
+    async def start_upgrade_all(self) -> Job:
+        """A job that upgrades every agent that can be, one after the other; Conflict for none."""
+        return self._submit(await requests.request_upgrade_all(self._host))
+
     async def start_undo(self, name: str) -> Job:
         """A job that returns the agent to root and state from before its last upgrade."""
         return self._submit(await requests.request_undo(name, self._host))
@@ -160,7 +161,7 @@ class Agents:
             used = self._host.uses.last(one.name)
             known = (last_used(one.name), used, one.last_used_at, self._begun)
             latest = max(at for at in known if at is not None)
-            if self._host.now() - latest >= timedelta(minutes=int(minutes)):
+            if (self._host.now() - latest).total_seconds() >= 60 * int(minutes):
                 with contextlib.suppress(Conflict):
                     self._submit(requests.request_stop(one))
 
@@ -196,7 +197,8 @@ class Agents:
             if replaced_at(one.config) is None:
                 # Somebody changed it by hand: its time begins now.
                 since = self._host.now().isoformat(timespec="seconds")
-                await instances.set_config(one.name, {SINCE_KEY: since}, self._host)
+                with contextlib.suppress(IncusError):
+                    await instances.set_config(one.name, {SINCE_KEY: since}, self._host)
             elif requests.is_window_over(one, self._host):
                 with contextlib.suppress(Conflict):
                     self._submit(requests.request_end_of_window(one))
@@ -284,10 +286,8 @@ class Agents:
             },
         )
 
-    def _submit(self, request: requests.Request, key: str = "") -> Job:
-        return self._host.runner.submit(
-            request.kind, request.subject, request.params, idempotency_key=key
-        )
+    def _submit(self, request: requests.Request) -> Job:
+        return self._host.runner.submit(request.kind, request.subject, request.params)
 
     async def _find(self, name: str) -> Instance:
         return await requests.get_instance(name, self._host)
@@ -336,17 +336,8 @@ class Agents:
     async def _newest(self, instance: Instance) -> str:
         """A newer version that the agent can be upgraded to, or nothing."""
         framework = instance.config.get(FRAMEWORK_KEY, "")
-        recipe = self._host.recipes.get(framework)
-        if recipe is None:
-            return ""
         versions = await self._images.look([framework])
-        target = upgrade.find_newest(
-            framework,
-            self._host.arch,
-            current=instance.config.get(VERSION_KEY, ""),
-            recipe_version=recipe.version,
-            image_version=versions.get(framework, ""),
-        )
+        target = upgrade.find_newest_for(instance, versions[framework], self._host)
         return target.version if target else ""
 
     async def _state(self, instance: Instance) -> tuple[AgentState, str]:

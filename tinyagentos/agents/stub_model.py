@@ -41,7 +41,7 @@ async def stub_model(word: str) -> AsyncIterator[StubModel]:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         stub.callers.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
-        stub.questions.append(await request.text())
+        stub.questions.append((await request.read()).decode(errors="replace"))
         try:
             asked = read_json(await request.read())
         except ValueError:

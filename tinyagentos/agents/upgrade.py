@@ -112,8 +112,23 @@ def plan_upgrade(
     return target
 
 
+def find_newest_for(instance: Instance, image_version: str, host: Host) -> Target | None:
+    """What the agent of this instance can be upgraded to; None when to nothing."""
+    framework = instance.config.get(FRAMEWORK_KEY, "")
+    recipe = host.recipes.get(framework)
+    if recipe is None:
+        return None
+    return find_newest(
+        framework,
+        host.arch,
+        current=instance.config.get(VERSION_KEY, ""),
+        recipe_version=recipe.version,
+        image_version=image_version,
+    )
+
+
 async def find_target(instance: Instance, host: Host) -> Target:
-    """What the agent of this instance can be upgraded to; Conflict when to nothing."""
+    """What the agent of this instance becomes; Conflict when there is nothing newer."""
     framework = instance.config[FRAMEWORK_KEY]
     return plan_upgrade(
         framework,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -38,6 +39,7 @@ def create_api(services: Services, pages: ASGIApp | None = None, *, hostname: st
         responses=PROBLEMS,
     )
     app.state.services = services
+    app.state.idempotency_locks = WeakValueDictionary()
     streams.allow_streams(app)
     errors.install(app)
     for noun in (health, models, agents, images, jobs, access, metrics, shell):

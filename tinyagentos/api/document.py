@@ -12,7 +12,9 @@ HEAD = """# API
 Made from the OpenAPI document, which the server serves at `/api/openapi.json`. Send
 `Authorization: Bearer TOKEN` (the file `token` in `data_dir`), or use the server's Unix socket,
 which needs none. Errors are [problem+json with a code and a hint](reference.md#error-codes). What
-takes long answers 202 with a job; follow it at `/api/jobs/{job_id}/events`.
+takes long answers 202 with a job; follow it at `/api/jobs/{job_id}/events`. Send an
+`Idempotency-Key` with each request that begins a job: whoever does not get the answer can then send
+[the same again](reference.md#idempotency-keys).
 """
 
 

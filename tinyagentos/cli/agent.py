@@ -145,12 +145,22 @@ def upgrade(
 ) -> None:
     """Give agents the newest version, one after the other, and say at the end which failed.
 
-    One that does not become ready returns to its old version by itself.
+    One that does not become ready returns to its old version by itself. With --all the server does
+    it as one job, and gives a version that one agent does not take to no other.
     """
+    if everyone and names:
+        raise InvalidInput("Name agents, or give --all.", hint="`taos agent list` shows them.")
     chosen = names or []
     if everyone:
-        chosen = [agent.name for agent in connect().agents() if agent.newest]
-    if not chosen and not everyone:
+        agents = connect().agents()
+        if not undo and any(agent.newest for agent in agents):
+            begin(Client.upgrade_all, wait=wait, as_json=as_json)
+            return
+        chosen = [agent.name for agent in agents if undo and agent.undo_version]
+        if not chosen:
+            said = "No upgrade can be undone." if undo else "Every agent has the newest version."
+            print_json([]) if as_json else print_line(said)
+    elif not chosen:
         raise InvalidInput("Name an agent, or give --all.", hint="`taos agent list` shows them.")
     act, failed = "undo" if undo else "upgrade", []
     for name in chosen:

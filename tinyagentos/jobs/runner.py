@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from tinyagentos import log
 from tinyagentos.jobs.context import Clock, JobContext
 from tinyagentos.model.errors import Cancelled, Conflict, InvalidInput, NotFound, TaosError
-from tinyagentos.model.job import Job, JobState, Problem, StepState, move
+from tinyagentos.model.job import Accepted, Job, JobState, Problem, StepState, move
 from tinyagentos.store.jobs import JobTable
 
 _log = logging.getLogger(__name__)
@@ -185,6 +185,14 @@ class Runner:
         """The job that was accepted with this idempotency key, if any."""
         found = self._table.find_by_key(idempotency_key)
         return self.get_job(found.id) if found else None
+
+    def find_accepted(self, key: str) -> Accepted | None:
+        """The request that came with this idempotency key and began a job, if any."""
+        return self._table.find_accepted(key)
+
+    def keep_accepted(self, accepted: Accepted) -> None:
+        """Keep what a request was answered, for as long as its job is kept."""
+        self._table.keep_accepted(accepted)
 
     def cancel_job(self, job_id: str) -> Job:
         """Ask the job to stop and undo what it did.

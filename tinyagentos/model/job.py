@@ -104,6 +104,19 @@ class Job:
         return self.state in ACTIVE
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """What a request that began a job was answered (JSON), to answer it the same again.
+
+    request: a digest of all that it said.
+    """
+
+    key: str
+    request: str
+    job_id: str
+    answer: str
+
+
 def move(job: Job, to: JobState) -> Job:
     """The job in its new state; ValueError when the table has no such move."""
     if to not in NEXT[job.state]:

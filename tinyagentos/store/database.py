@@ -67,6 +67,11 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE providers ADD COLUMN models TEXT NOT NULL DEFAULT '[]';
     """,
+    """
+    CREATE TABLE accepted (
+        key TEXT PRIMARY KEY, request TEXT NOT NULL, job_id TEXT NOT NULL, answer TEXT NOT NULL
+    );
+    """,
 )
 
 

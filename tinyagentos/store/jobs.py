@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from tinyagentos.model.errors import Conflict, NotFound
-from tinyagentos.model.job import ACTIVE, Job
+from tinyagentos.model.job import ACTIVE, Accepted, Job
 from tinyagentos.store.database import Database
 
 _JOB = TypeAdapter(Job)
@@ -87,6 +87,21 @@ class JobTable:
         """The newest jobs, newest first."""
         return self._list(f"ORDER BY created_at DESC, rowid DESC LIMIT {int(limit)}")
 
+    def find_accepted(self, key: str) -> Accepted | None:
+        """The request that came with this idempotency key and began a job, if any."""
+        rows = self._database.execute("SELECT * FROM accepted WHERE key = ?", key)
+        return Accepted(**dict(rows[0])) if rows else None
+
+    def keep_accepted(self, accepted: Accepted) -> None:
+        """Keep what a request was answered, for as long as its job is kept."""
+        self._database.execute(
+            "INSERT INTO accepted (key, request, job_id, answer) VALUES (?, ?, ?, ?)",
+            accepted.key,
+            accepted.request,
+            accepted.job_id,
+            accepted.answer,
+        )
+
     def prune(self) -> None:
         """Forget all but the newest ended jobs."""
         self._database.execute(
@@ -94,6 +109,7 @@ class JobTable:
             " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
             KEPT_JOBS,
         )
+        self._database.execute("DELETE FROM accepted WHERE job_id NOT IN (SELECT id FROM jobs)")
 
     def _find(self, column: Literal["id", "idempotency_key"], value: str) -> Job | None:
         rows = self._database.execute(

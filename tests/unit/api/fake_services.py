@@ -28,7 +28,7 @@ from tinyagentos.model.agent import (
 )
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 from tinyagentos.model.image import ImagePolicy, ImageRow, ImageState
-from tinyagentos.model.job import Job, JobState, Problem, Step, StepState
+from tinyagentos.model.job import Accepted, Job, JobState, Problem, Step, StepState
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.store.access import AccessTable
 
@@ -75,7 +75,7 @@ class FakeServices:
         self.providers = self.models = self.chat = self.interfaces = FakeModels()
         self.shells: object = None
         self.specs: list[AgentSpec] = []
-        self.keys: list[str] = []
+        self.accepted: dict[str, Accepted] = {}
         self.kept: dict[str, Job] = {}
         self.discarded: list[str] = []
         self.problems: tuple[Problem, ...] = ()
@@ -91,10 +91,9 @@ class FakeServices:
         self.kept[job.id] = job
         return job
 
-    async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+    async def start_deploy(self, spec: AgentSpec) -> Job:
         self._check(spec)
         self.specs.append(spec)
-        self.keys.append(idempotency_key)
         return self.add("deploy", spec.name)
 
     def _check(self, spec: AgentSpec) -> None:
@@ -203,6 +202,9 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("upgrade", name)
 
+    async def start_upgrade_all(self) -> Job:
+        return self.add("upgrade all", "agents")
+
     async def start_undo(self, name: str) -> Job:
         await self.get_agent(name)
         return self.add("undo upgrade", name)
@@ -244,6 +246,12 @@ class FakeServices:
 
     async def retry_job(self, job_id: str) -> Job:
         return self.add(self.get_job(job_id).kind, "again")
+
+    def find_accepted(self, key: str) -> Accepted | None:
+        return self.accepted.get(key)
+
+    def keep_accepted(self, accepted: Accepted) -> None:
+        self.accepted[accepted.key] = accepted
 
     async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
         job = self.get_job(job_id)

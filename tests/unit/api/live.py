@@ -54,16 +54,11 @@ class LiveServices(FakeServices):
         ):
             self.jobs.register(JobKind(name, work, steps=("work",)))
 
-    async def start_deploy(self, spec: AgentSpec, *, idempotency_key: str = "") -> Job:
+    async def start_deploy(self, spec: AgentSpec) -> Job:
         if spec.name in self.running:
             raise Conflict(f"There is an agent {spec.name!r} already.", hint="Take another name.")
         self._check(spec)
-        return self.jobs.submit(
-            "deploy",
-            f"agent:{spec.name}",
-            {"name": spec.name},
-            idempotency_key=idempotency_key,
-        )
+        return self.jobs.submit("deploy", f"agent:{spec.name}", {"name": spec.name})
 
     async def list_agents(self) -> tuple[Agent, ...]:
         return tuple(self.running.values())

@@ -302,14 +302,6 @@ def test_a_method_that_is_not_there_says_which_are(http: TestClient) -> None:
     assert answer.headers["allow"] == "GET"
 
 
-def test_the_idempotency_key_is_passed_on(http: TestClient, services: FakeServices) -> None:
-    http.post("/api/agents/deploy", json={"name": "a"}, headers={"Idempotency-Key": "k1"})
-    assert services.keys == ["k1"]
-    long = {"Idempotency-Key": "k" * 300}
-    answer = http.post("/api/agents/deploy", json={"name": "a"}, headers=long)
-    assert_problem(answer, 422, "invalid_input")
-
-
 def test_an_unexpected_error_is_logged_once(
     http: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -418,6 +410,11 @@ def test_what_came_of_a_download_is_discarded(http: TestClient, services: FakeSe
     assert http.delete("/api/images/openclaw/download").status_code == 204
     assert services.discarded == ["openclaw"]
     assert_problem(http.delete("/api/images/none/download"), 422, "invalid_input")
+
+
+def test_all_agents_are_upgraded_by_one_job(http: TestClient) -> None:
+    answer = http.post("/api/agents/upgrade")
+    assert (answer.status_code, answer.json()["job"]["kind"]) == (202, "upgrade all")
 
 
 def test_snapshots_and_images_can_be_listed_and_removed(http: TestClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -118,3 +119,19 @@ def test_upgrading_many_goes_on_after_a_failure_and_names_it(
     assert ended.out.count("begun") == 2
     assert "1 of 3 were not changed: nobody" in ended.err
     assert taos("agent", "upgrade", "hello", "--no-wait").status == DONE
+
+
+def test_all_agents_are_upgraded_by_the_server(server: LiveServer, taos: Taos) -> None:
+    assert taos("agent", "upgrade", "--all").out == "Every agent has the newest version.\n"
+    assert taos("agent", "upgrade", "--all", "--undo").out == "No upgrade can be undone.\n"
+    assert json.loads(taos("agent", "upgrade", "--all", "--json").out) == []
+    taos("agent", "deploy", "new")
+    taos("agent", "deploy", "old")
+    server.agents["new"] = replace(server.agents["new"], undo_version="1.1")
+    server.agents["old"] = replace(server.agents["old"], newest="1.3")
+    begun = json.loads(taos("agent", "upgrade", "--all", "--no-wait", "--json").out)
+    assert begun["kind"] == "upgrade all"
+    undone = json.loads(taos("agent", "upgrade", "--all", "--undo", "--no-wait", "--json").out)
+    assert (undone["kind"], undone["subject"]) == ("undo upgrade", "agent:new")
+    assert taos("agent", "upgrade", "old", "--all").status == USAGE
+    assert taos("agent", "upgrade").status == USAGE

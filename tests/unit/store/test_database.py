@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinyagentos.model.errors import Conflict, HostNotReady
-from tinyagentos.model.job import Job, Problem, Step, StepState
+from tinyagentos.model.job import Accepted, Job, Problem, Step, StepState
 from tinyagentos.store.database import MIGRATIONS, Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.timings import TimingTable
@@ -35,6 +35,18 @@ def test_two_active_jobs_on_one_subject_are_a_conflict() -> None:
     with pytest.raises(Conflict):
         table.add(Job("2", "delete", "agent:a", NOW))
     table.add(Job("3", "deploy", "agent:b", NOW))
+
+
+def test_what_a_request_was_answered_goes_with_its_job(tmp_path: Path) -> None:
+    table = JobTable(Database(tmp_path / "db"))
+    table.add(Job("1", "deploy", "agent:a", NOW))
+    kept, gone = Accepted("k1", "digest", "1", "{}"), Accepted("k2", "digest", "2", "{}")
+    for one in (kept, gone):
+        table.keep_accepted(one)
+    again = JobTable(Database(tmp_path / "db"))
+    assert again.find_accepted("k2") == gone
+    again.prune()
+    assert (again.find_accepted("k1"), again.find_accepted("k2")) == (kept, None)
 
 
 def test_a_damaged_database_is_a_sentence(tmp_path: Path) -> None:

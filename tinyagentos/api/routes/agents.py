@@ -7,13 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from tinyagentos import wire
+from tinyagentos.api.once import BeginOnce
 from tinyagentos.api.services import Use
 from tinyagentos.api.streams import Stopping, paced
-from tinyagentos.model.job import Job
 
 router = APIRouter(prefix="/api/agents", tags=["agents"])
 files_router = APIRouter(prefix="/api/files/agents", tags=["agents"])
@@ -29,22 +29,10 @@ class Power(StrEnum):
     restart = "restart"
 
 
-def accepted(job: Job, response: Response) -> wire.JobAnswer:
-    """The answer to a request that began a job, with its address."""
-    response.headers["Location"] = f"/api/jobs/{job.id}"
-    return wire.JobAnswer(job=wire.Job.of(job))
-
-
 @router.post("/deploy", status_code=202)
-async def deploy(
-    body: wire.NewAgent,
-    services: Use,
-    response: Response,
-    idempotency_key: Annotated[str, Header(max_length=200)] = "",
-) -> wire.JobAnswer:
+async def deploy(body: wire.NewAgent, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Check the request, then deploy the agent as a job."""
-    job = await services.agents.start_deploy(body.to_spec(), idempotency_key=idempotency_key)
-    return accepted(job, response)
+    return await once.job(lambda: services.agents.start_deploy(body.to_spec()))
 
 
 @router.get("")
@@ -61,10 +49,10 @@ async def get_agent(name: str, services: Use) -> wire.Agent:
 
 @router.patch("/{name}", status_code=202)
 async def change_agent(
-    name: str, body: wire.AgentChange, services: Use, response: Response
+    name: str, body: wire.AgentChange, services: Use, once: BeginOnce
 ) -> wire.JobAnswer:
     """Change limits, title, when it runs and its backups, as a job; the agent goes on running."""
-    return accepted(await services.agents.start_change(name, body.to_change()), response)
+    return await once.job(lambda: services.agents.start_change(name, body.to_change()))
 
 
 @router.get("/{name}/schedule")
@@ -78,18 +66,18 @@ async def get_schedule(name: str, services: Use) -> wire.Schedule:
 
 @router.delete("/{name}", status_code=202)
 async def delete_agent(
-    name: str, services: Use, response: Response, keep_state: bool = False
+    name: str, services: Use, once: BeginOnce, keep_state: bool = False
 ) -> wire.JobAnswer:
     """Remove the agent and, unless it is to be kept, its state, as a job."""
-    return accepted(await services.agents.start_delete(name, keep_state=keep_state), response)
+    return await once.job(lambda: services.agents.start_delete(name, keep_state=keep_state))
 
 
 @router.put("/{name}/network", status_code=202)
 async def change_network(
-    name: str, body: wire.Network, services: Use, response: Response
+    name: str, body: wire.Network, services: Use, once: BeginOnce
 ) -> wire.JobAnswer:
     """Have the agent reach what the policy opens, as a job; it goes on running."""
-    return accepted(await services.agents.start_network(name, body.policy), response)
+    return await once.job(lambda: services.agents.start_network(name, body.policy))
 
 
 @router.get("/{name}/snapshots")
@@ -100,43 +88,50 @@ async def list_snapshots(name: str, services: Use) -> list[wire.Snapshot]:
 
 @router.post("/{name}/snapshots", status_code=202)
 async def snapshot(
-    name: str, services: Use, response: Response, body: wire.NewSnapshot | None = None
+    name: str, services: Use, once: BeginOnce, body: wire.NewSnapshot | None = None
 ) -> wire.JobAnswer:
     """Keep the agent's state as it is now, as a job."""
     called = body.name if body else ""
-    return accepted(await services.agents.start_snapshot(name, called), response)
+    return await once.job(lambda: services.agents.start_snapshot(name, called))
 
 
 @router.post("/{name}/snapshots/{snapshot}/restore", status_code=202)
-async def restore(name: str, snapshot: str, services: Use, response: Response) -> wire.JobAnswer:
+async def restore(name: str, snapshot: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Bring the agent's state back to the snapshot, as a job."""
-    return accepted(await services.agents.start_restore(name, snapshot), response)
+    return await once.job(lambda: services.agents.start_restore(name, snapshot))
 
 
 @router.delete("/{name}/snapshots/{snapshot}", status_code=202)
-async def drop_snapshot(
-    name: str, snapshot: str, services: Use, response: Response
-) -> wire.JobAnswer:
+async def drop_snapshot(name: str, snapshot: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Remove the snapshot, as a job."""
-    return accepted(await services.agents.start_drop(name, snapshot), response)
+    return await once.job(lambda: services.agents.start_drop(name, snapshot))
+
+
+@router.post("/upgrade", status_code=202)
+async def upgrade_all(services: Use, once: BeginOnce) -> wire.JobAnswer:
+    """Give every agent that can have one the newest version, one after the other, as one job.
+
+    A version that one agent does not take is given to no other; 409 when there is nothing newer.
+    """
+    return await once.job(lambda: services.agents.start_upgrade_all())
 
 
 @router.post("/{name}/upgrade", status_code=202)
-async def upgrade(name: str, services: Use, response: Response) -> wire.JobAnswer:
+async def upgrade(name: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Give the agent the newest version, as a job that returns to the old one if that fails."""
-    return accepted(await services.agents.start_upgrade(name), response)
+    return await once.job(lambda: services.agents.start_upgrade(name))
 
 
 @router.post("/{name}/undo", status_code=202)
-async def undo(name: str, services: Use, response: Response) -> wire.JobAnswer:
+async def undo(name: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Return to root and state from before the last upgrade, as a job."""
-    return accepted(await services.agents.start_undo(name), response)
+    return await once.job(lambda: services.agents.start_undo(name))
 
 
 @router.post("/{name}/{action}", status_code=202)
-async def power(name: str, action: Power, services: Use, response: Response) -> wire.JobAnswer:
+async def power(name: str, action: Power, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Start, stop or restart the agent, as a job."""
-    return accepted(await services.agents.start_power(name, action.value), response)
+    return await once.job(lambda: services.agents.start_power(name, action.value))
 
 
 @router.get(
@@ -158,19 +153,20 @@ async def logs(
 
 
 @files_router.post("/export", status_code=202)
-async def export_agent(body: wire.ExportAgent, services: Use, response: Response) -> wire.JobAnswer:
+async def export_agent(body: wire.ExportAgent, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Write the agent, with all it knows, into a new file of this machine."""
-    return accepted(await services.agents.start_export_agent(body.name, Path(body.path)), response)
+    return await once.job(lambda: services.agents.start_export_agent(body.name, Path(body.path)))
 
 
 @files_router.post("/import", status_code=202)
-async def import_agent(
-    body: wire.ImportFile, services: Use, response: Response
-) -> wire.ImportAnswer:
+async def import_agent(body: wire.ImportFile, services: Use, once: BeginOnce) -> wire.ImportAnswer:
     """Keep the state in an exported file; the answer has what to deploy with it after that."""
-    job, spec = await services.agents.start_import_agent(Path(body.path))
-    accepted(job, response)
-    return wire.ImportAnswer(job=wire.Job.of(job), deploy=wire.NewAgent.of_spec(spec))
+
+    async def answer() -> wire.ImportAnswer:
+        job, spec = await services.agents.start_import_agent(Path(body.path))
+        return wire.ImportAnswer(job=wire.Job.of(job), deploy=wire.NewAgent.of_spec(spec))
+
+    return await once.answer(answer, wire.ImportAnswer)
 
 
 @kept_router.get("")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from tinyagentos import wire
-from tinyagentos.api.routes.agents import accepted
+from tinyagentos.api.once import BeginOnce
 from tinyagentos.api.services import Use
 
 router = APIRouter(prefix="/api/images", tags=["images"])
@@ -33,22 +33,21 @@ async def choose_policy(body: wire.Policy, services: Use) -> wire.Policy:
 
 
 @router.post("/file/import", status_code=202)
-async def import_file(body: wire.ImportFile, services: Use, response: Response) -> wire.JobAnswer:
+async def import_file(body: wire.ImportFile, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Get an image out of an exported file of this machine, verified as a download is."""
-    return accepted(services.images.start_import(Path(body.path)), response)
+    return await once.job(lambda: services.images.start_import(Path(body.path)))
 
 
 @router.post("/file/export", status_code=202)
-async def export_file(body: wire.ExportFile, services: Use, response: Response) -> wire.JobAnswer:
+async def export_file(body: wire.ExportFile, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Write a released image, with all that proves it, into a new file of this machine."""
-    job = services.images.start_export(body.framework, Path(body.path))
-    return accepted(job, response)
+    return await once.job(lambda: services.images.start_export(body.framework, Path(body.path)))
 
 
 @router.post("/{framework}/download", status_code=202)
-async def download(framework: str, services: Use, response: Response) -> wire.JobAnswer:
+async def download(framework: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """Get the framework's newest released image, as a job; a second call joins the first."""
-    return accepted(services.images.start_download(framework), response)
+    return await once.job(lambda: services.images.start_download(framework))
 
 
 @router.delete("/{framework}/download", status_code=204)

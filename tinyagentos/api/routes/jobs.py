@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from tinyagentos import wire
-from tinyagentos.api.routes.agents import accepted
+from tinyagentos.api.once import BeginOnce, accepted
 from tinyagentos.api.services import Use
 from tinyagentos.api.streams import Stopping, paced
 from tinyagentos.model.job import Job
@@ -35,9 +35,9 @@ async def cancel(job_id: str, services: Use, response: Response) -> wire.JobAnsw
 
 
 @router.post("/{job_id}/retry", status_code=202)
-async def retry(job_id: str, services: Use, response: Response) -> wire.JobAnswer:
+async def retry(job_id: str, services: Use, once: BeginOnce) -> wire.JobAnswer:
     """A new job that does the same, as things are now; 409 when that cannot be done any more."""
-    return accepted(await services.jobs.retry_job(job_id), response)
+    return await once.job(lambda: services.jobs.retry_job(job_id))
 
 
 @router.get(
