@@ -96,6 +96,26 @@ async def test_a_roll_back_that_incus_refuses_ends_and_the_agent_can_be_used(hel
     assert left.name == f"before-{job.id}", "what was to be restored is still there"
 
 
+async def test_what_a_refused_roll_back_left_is_put_right_later(hello: Taos) -> None:
+    fake, before = hello.fake, await hello.agents.get_agent("hello")
+    name = before.instance
+    job = await failing(hello, lambda: hello.agents.start_upgrade("hello"))
+    refuse(fake, f"POST /1.0/instances/{name}-previous")
+    hello.runner.cancel_job(job.id)
+    ended = await hello.runner.wait_job(job.id)
+    assert "roll back incomplete" in (ended.error.message if ended.error else "")
+    assert await hello.agents.list_agents() == ()
+    allow(fake)
+    fake.ready_after = 0
+    assert (await reconcile(hello.host)).lost == (name,)
+    await hello.idle()
+    agent = await hello.agents.get_agent("hello")
+    assert (agent.instance, agent.version, agent.state) == (
+        name, before.version, AgentState.stopped,
+    )  # fmt: skip
+    await done(hello, await hello.agents.start_power("hello", "start"))
+
+
 async def test_a_deploy_that_cannot_be_undone_leaves_an_agent_to_delete(
     taos: Taos, fake: FakeIncus, folder: Path
 ) -> None:

@@ -526,6 +526,6 @@ def _incomplete(job: Job, left: Problem) -> Problem:
     return Problem(
         why.code,
         sentence + left.message + more,
-        "What is left is looked for every hour and put right; until then `taos agent list` and "
-        "`taos doctor` may show it.",
+        "What is left is looked for every hour and put right where that is safe. "
+        "Retry the job, or delete the agent, when Incus lets you again.",
     )
