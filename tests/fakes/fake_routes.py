@@ -551,8 +551,14 @@ class Routes:
         return reply(self._pool(request)["resources"])
 
     async def list_volumes(self, request: web.Request) -> web.Response:
-        pool, volumes = self._pool(request)["name"], self._project(request).volumes
-        return reply([volume for key, volume in volumes.items() if key[0] == pool])
+        pool, project = self._pool(request)["name"], self._project(request)
+        return reply(
+            [
+                volume | {"used_by": _users(project, key)}
+                for key, volume in project.volumes.items()
+                if key[0] == pool
+            ]
+        )
 
     async def create_volume(self, request: web.Request) -> web.Response:
         if request.content_type == "application/octet-stream":

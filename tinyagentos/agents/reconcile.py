@@ -74,6 +74,8 @@ def find_leftovers(
     at_work = {job.subject.partition(":")[2] for job in jobs}
     names = {one.name for one in found}
     ours = [one for one in found if AGENT_KEY in one.config]
+    # Agents that there is any root of.
+    rooted = {agent_name(one) for one in ours}
     idle = [one for one in ours if one.config[AGENT_KEY] not in at_work]
     agents = [one for one in ours if not one.config.get(ROLE_KEY)]
     here = {one.name for one in agents}
@@ -98,7 +100,7 @@ def find_leftovers(
             one for one in marked
             if one.name.endswith(STATE) and not one.config.get(KEPT_KEY)
             and not one.used_by
-            and not {one.name, one.name.removesuffix(STATE)} & (busy | names)
+            and not {one.name, one.name.removesuffix(STATE)} & (busy | names | rooted)
         ),
         lost=tuple(lost),
         doorless=tuple(one.name for one in whole if not {DOOR, MODEL_DOOR} <= one.devices.keys()),
