@@ -169,6 +169,21 @@ class TestUpdate:
         user = {key for key in found.config if key.startswith("user.")}
         assert (user, found.description) == ({"user.b", "user.c"}, "d")
 
+    @pytest.mark.parametrize(("cpus", "left"), [("1", "1"), ("0-0", "0-0"), ("", None)])
+    async def test_processors_beside_other_keys(
+        self, backend: Backend, tiny_image: TinyImage, cpus: str, left: str | None
+    ) -> None:
+        await create(backend, tiny_image)
+        instances = backend.incus.instances
+        await instances.update("x", config={"limits.cpu": "2"})
+        wanted = {"limits.cpu": cpus, "user.a": "1"}
+        etag = (await instances.get("x")).etag
+        await instances.update("x", config=wanted, etag=etag)
+        changed = (await instances.get("x")).config
+        assert (changed.get("limits.cpu"), changed["user.a"]) == (left, "1")
+        with pytest.raises(PreconditionFailed):
+            await instances.update("x", config=wanted, etag=etag)
+
     async def test_only_the_version_that_was_read(
         self, backend: Backend, tiny_image: TinyImage
     ) -> None:

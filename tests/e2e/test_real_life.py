@@ -84,14 +84,14 @@ def instance_pid(taos: Server) -> int:
 
 def test_memory_and_processors_change_inside_as_it_runs(taos: Server) -> None:
     before = main_pid(taos)
-    for memory, cpus in ((700, 1), (900, os.cpu_count() or 1)):
+    every = os.cpu_count() or 1
+    for memory, cpus in ((700, 1), (900, every), (800, 1), (700, 0), (900, 1), (950, every)):
         change(taos, memory=f"{memory}MiB", cpu=cpus)
         # What programs inside see, by lxcfs, is what they are held to.
         total = inside(taos, "grep MemTotal /proc/meminfo").split()[1]
         assert int(total) * 1024 == memory * MIB
-        # What `nproc` says inside is not tested: it was seen not to follow; why is unknown.
-        assert incus("config", "get", str(agent(taos)["instance"]), "limits.cpu",
-                     project=taos.project).strip() == str(cpus)  # fmt: skip
+        # Incus spreads instances over the processors a moment later.
+        until(lambda cpus=cpus: inside(taos, "nproc") == str(cpus or every))
     assert main_pid(taos) == before
     assert is_ready(taos)
     refused = taos.http.patch("/api/agents/hello", json={"memory": "64MiB"})

@@ -33,6 +33,8 @@ from tinyagentos.incus.parse import Object, as_object, as_objects
 PATH = "/1.0/instances"
 EXEC_WITHIN = 300.0
 STOP_TIMEOUT = 30
+CPUS = "limits.cpu"
+ALL_CPUS = "65536"  # Incus gives as many of those asked for as there are
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,12 @@ class Instances:
             body["devices"] = {device: dict(keys) for device, keys in devices.items()}
         if profiles is not None:
             body["profiles"] = list(profiles)
+        if config is not None and CPUS in config:
+            # Incus (6.0.4) spreads instances over processors at each change of this key, but often
+            # by what it was before the change. So it changes twice, to one meaning.
+            first = {**config, CPUS: _same_cpus(config[CPUS])}
+            await self.api.run("PATCH", _path(name), {**body, "config": first}, etag=etag)
+            body, etag = {"description": description, "config": {CPUS: config[CPUS]}}, ""
         await self.api.run("PATCH", _path(name), body, etag=etag)
 
     async def remove_device(self, name: str, device: str) -> None:
@@ -294,6 +302,11 @@ class Instances:
     async def _read(self, path: str) -> bytes:
         async with self.api.transport.download(path, query=self.api.query()) as download:
             return await download.read()
+
+
+def _same_cpus(cpus: str) -> str:
+    """Another way to write this value of limits.cpu."""
+    return f"0{cpus}" if cpus else ALL_CPUS
 
 
 def _path(name: str, *more: str) -> str:
