@@ -21,7 +21,16 @@ from pathlib import Path
 from bench.common import Server, keep
 from bench.web import cpu_seconds, memory_mb
 from tests.fakes.fake_incus import FakeIncus
-from tinyagentos.agents.order import AGENT_KEY, DOOR, FRAMEWORK_KEY, STAGE_KEY, door_device
+from tinyagentos.agents.order import (
+    AGENT_KEY,
+    DOOR,
+    FRAMEWORK_KEY,
+    HOME,
+    MODEL_DOOR,
+    STAGE_KEY,
+    door_device,
+    model_device,
+)
 from tinyagentos.agents.steps import DEPLOYED
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.incus import Incus, InstanceRequest
@@ -31,6 +40,7 @@ ASKED = 500
 # Until the questions to agents have reached their longest interval.
 SETTLE = 150.0
 IDLE = 60.0
+READY_WITHIN = 60.0
 IMAGE = "c" * 64
 
 
@@ -76,7 +86,11 @@ async def fill(fake: FakeIncus, sockets: Path) -> None:
             instance = f"agent-{number:03}-abcdef"
             config = {AGENT_KEY: f"agent-{number:03}", FRAMEWORK_KEY: recipe.name,
                       STAGE_KEY: DEPLOYED}  # fmt: skip
-            devices = {DOOR: door_device(recipe, sockets / f"{instance}.sock")}
+            await incus.storage.create_volume("taos", f"{instance}-state")
+            state = {"type": "disk", "pool": "taos", "source": f"{instance}-state", "path": HOME}
+            devices = {DOOR: door_device(recipe, sockets / f"{instance}.sock"),
+                       MODEL_DOOR: model_device(sockets.parent / "gateway.sock"),
+                       "state": state}  # fmt: skip
             request = InstanceRequest(name=instance, image=IMAGE, config=config, devices=devices)
             await incus.instances.create(request, start=True)
 
@@ -85,6 +99,8 @@ def until_all_ready(taos: Server) -> float:
     """Seconds until the list says that all are."""
     begun = time.monotonic()
     while [one["state"] for one in taos.http.get("/api/agents").json()] != ["ready"] * AGENTS:
+        if time.monotonic() - begun > READY_WITHIN:
+            raise TimeoutError("not all agents became ready")
         time.sleep(0.1)
     return round(time.monotonic() - begun, 2)
 
