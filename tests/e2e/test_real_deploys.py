@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -103,10 +103,7 @@ def test_an_agent_reaches_its_models_and_the_internet_but_no_neighbour_and_not_t
         name: taos.http.get(f"/api/agents/{name}").json()["instance"]
         for name in ("first", "second")
     }
-    addresses = {
-        name: inside(taos, one, "ip -4 -o addr show eth0").split()[3].partition("/")[0]
-        for name, one in instances.items()
-    }
+    addresses = {name: address_of(taos, one) for name, one in instances.items()}
     with neighbours("203.0.113", "10.198.7") as port:
         # The rules learn the host's new addresses, as they do every minute.
         taos_command(taos, "agent", "network", "second", "internet")
@@ -135,14 +132,30 @@ def test_an_agent_reaches_its_models_and_the_internet_but_no_neighbour_and_not_t
             ("none", False, False),
             ("lan:10.198.7.0/24", True, True),
         ):
-            taos_command(taos, "agent", "network", "second", policy)
-            time.sleep(3)  # the new address comes by DHCP
             one = instances["second"]
+            before = address_of(taos, one)
+            taos_command(taos, "agent", "network", "second", policy)
+            # The new address, of the policy's own bridge, comes by DHCP.
+            until(lambda one=one, before=before: address_of(taos, one) not in ("", before))
             assert reaches(taos, one, "203.0.113.10", port) is internet
             assert reaches(taos, one, "10.198.7.10", port) is neighbour
             assert reaches(taos, one, "127.0.0.1", 4000)
             assert taos.http.get("/api/agents/second").json()["state"] == "ready"
         taos_command(taos, "agent", "network", "second", "internet")
+
+
+def address_of(taos: Server, instance: str) -> str:
+    """The instance's IPv4 address; empty when it has none yet."""
+    shown = inside(taos, instance, "ip -4 -o addr show eth0").split()
+    return shown[3].partition("/")[0] if shown else ""
+
+
+def until(what: Callable[[], object], within: float = 20) -> None:
+    """Return when it is so."""
+    end = time.monotonic() + within
+    while not what():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.1)
 
 
 def reaches(taos: Server, instance: str, address: str, port: int) -> bool:
@@ -182,7 +195,8 @@ def neighbours(*prefixes: str) -> Iterator[int]:
             process = subprocess.Popen((*start, *serve), stdout=quiet, stderr=quiet)
             stack.callback(process.wait)
             stack.callback(process.kill)
-        time.sleep(2)
+            shown = (*start, "ss", "-ltnH", f"sport = :{port}")
+            until(lambda shown=shown: subprocess.run(shown, capture_output=True, check=True).stdout)
         yield port
 
 
@@ -338,10 +352,7 @@ def test_an_upgrade_to_a_broken_image_returns_by_itself(taos: Server) -> None:
 
 
 def until_ready(taos: Server, name: str) -> None:
-    until = time.monotonic() + 60
-    while taos.http.get(f"/api/agents/{name}").json()["state"] != "ready":
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    until(lambda: taos.http.get(f"/api/agents/{name}").json()["state"] == "ready", within=60)
 
 
 def test_an_agent_stops_starts_and_goes(taos: Server) -> None:
