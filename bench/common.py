@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -171,3 +171,12 @@ def keep(name: str, figures: dict[str, object]) -> None:
     text = json.dumps(figures, indent=2, default=str)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def until(what: Callable[[], object], within: float = 30) -> float:
+    """Seconds until it is so."""
+    begun = time.monotonic()
+    while not what():
+        assert time.monotonic() - begun < within, "it did not come"
+        time.sleep(0.2)
+    return time.monotonic() - begun

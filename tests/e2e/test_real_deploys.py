@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from bench.common import Server, incus, names, server
+from bench.common import Server, incus, names, server, until
 from bench.kill import compare, kill_in, wait_step
 from tests.fakes.provider import KEY, serving_provider
 
@@ -148,14 +148,6 @@ def address_of(taos: Server, instance: str) -> str:
     """The instance's IPv4 address; empty when it has none yet."""
     shown = inside(taos, instance, "ip -4 -o addr show eth0").split()
     return shown[3].partition("/")[0] if shown else ""
-
-
-def until(what: Callable[[], object], within: float = 20) -> None:
-    """Return when it is so."""
-    end = time.monotonic() + within
-    while not what():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.1)
 
 
 def reaches(taos: Server, instance: str, address: str, port: int) -> bool:

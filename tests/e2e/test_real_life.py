@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from bench.common import Server, incus, server
+from bench.common import Server, incus, server, until
 
 pytestmark = [pytest.mark.incus, pytest.mark.build, pytest.mark.e2e]
 MIB, GIB = 1 << 20, 1 << 30
@@ -42,15 +41,6 @@ def inside(taos: Server, script: str) -> str:
     # On a busy machine Incus's command line now and then loses what a quick command writes.
     said = (incus(*argv, project=taos.project) for _ in range(3))
     return next((text.strip() for text in said if text.strip()), "")
-
-
-def until(what: Callable[[], object], within: float = 30) -> float:
-    """Seconds until it is so."""
-    begun = time.monotonic()
-    while not what():
-        assert time.monotonic() - begun < within, "it did not come"
-        time.sleep(0.2)
-    return time.monotonic() - begun
 
 
 def change(taos: Server, **wanted: object) -> None:
