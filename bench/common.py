@@ -32,15 +32,16 @@ def incus(*argv: str, project: str = "default", stdin: bytes | None = None) -> s
 
 
 class Server:
-    """A taOS server with its own data folder and Incus project."""
+    """A taOS server with its own data folder and Incus project. root: the checkout it runs from."""
 
-    def __init__(self, folder: Path, project: str, **settings: str) -> None:
+    def __init__(self, folder: Path, project: str, root: Path = ROOT, **settings: str) -> None:
         self.folder = folder
         self.project = project
+        self.root = root
         self.socket = folder / "run" / "taos.sock"
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(root),
             "TAOS_DATA_DIR": str(folder / "data"),
             "TAOS_RUN_DIR": str(folder / "run"),
             "TAOS_INCUS_PROJECT": project,
@@ -57,7 +58,7 @@ class Server:
         log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "tinyagentos.cli", "serve"],
-            cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
         while time.monotonic() - begun < 30:
             with contextlib.suppress(httpx.TransportError):
@@ -114,7 +115,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(**settings: str) -> Iterator[Server]:
+def server(root: Path = ROOT, **settings: str) -> Iterator[Server]:
     """A server in a project and folders of its own; everything is removed at the end."""
     project = f"taos-bench-{secrets.token_hex(3)}"
     folder = Path(tempfile.mkdtemp(prefix="taos-bench-"))
@@ -124,7 +125,7 @@ def server(**settings: str) -> Iterator[Server]:
     )  # fmt: skip
     profile = incus("profile", "show", "default", project="taos")
     incus("profile", "edit", "default", project=project, stdin=profile.encode())
-    made = Server(folder, project, **settings)
+    made = Server(folder, project, root, **settings)
     try:
         yield made
     finally:
