@@ -15,7 +15,7 @@ from tinyagentos.host.policy import (
     policy_of_bridge,
 )
 from tinyagentos.host.wall import nic_device
-from tinyagentos.incus import NotFound
+from tinyagentos.incus import Instance, NotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.errors import HostNotReady, InvalidInput
 from tinyagentos.model.network import NetworkPolicy
@@ -37,6 +37,14 @@ def read_policy(config: Mapping[str, str]) -> NetworkPolicy:
 def nic_of(policy: NetworkPolicy) -> Mapping[str, str]:
     """The network interface on the policy's bridge."""
     return nic_device(NIC, policy.bridge)
+
+
+def why_unplugged(instance: Instance, unplugged: Mapping[str, str]) -> str:
+    """Why nothing passes the agent's network, or nothing; unplugged: reasons by interface."""
+    bridge = instance.devices.get(NIC, {}).get("network", "")
+    link = instance.config.get(f"volatile.{NIC}.host_name", "")
+    why = unplugged.get(bridge) or unplugged.get(link)
+    return f"its network is unplugged: {why}" if why else ""
 
 
 async def ensure_bridge(policy: NetworkPolicy, host: Host) -> None:

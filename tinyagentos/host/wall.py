@@ -23,10 +23,9 @@ INCUS, FILTERS = ("inet", "incus"), ("bridge", "incus")
 PRIORITY = -10
 HOOKS = ("input", "forward", "output")
 ERRORS = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
-# What Incus makes for any bridge, without which instances lose address translation and DNS; and for
-# one with an ACL.
-PLAIN_CHAINS = ("pstrt", "fwd", "in", "out")
-ACL_CHAINS = ("acl", "aclin", "aclout", "aclfwd")
+# What Incus makes for any bridge, and for one with address translation and an ACL.
+PLAIN_CHAINS = ("fwd", "in", "out")
+ACL_CHAINS = ("pstrt", "acl", "aclin", "aclout", "aclfwd")
 JUMPING = ("aclin", "aclout", "aclfwd")
 
 
@@ -168,7 +167,7 @@ def missing_rules(wall: Rules, seen: Mapping[str, Chain]) -> tuple[str, ...]:
 
 
 def has_incus_rules(bridge: str, seen: Ruleset, *, acl: bool) -> bool:
-    """Whether Incus's own rules of the bridge are there; acl: those of its ACL, too."""
+    """Whether Incus's own rules of the bridge are there; acl: it has one."""
     kinds = (*PLAIN_CHAINS, *(ACL_CHAINS if acl else ()))
     found = {kind: seen.incus.get(f"{kind}.{bridge}", Chain()) for kind in kinds}
     jumping = all(f"acl.{bridge}" in found[kind].jumps for kind in JUMPING) if acl else True

@@ -63,10 +63,12 @@ class Firewall:
             for one in tables["nftables"] if "table" in one
         }  # fmt: skip
         wanted = here & {INCUS, FILTERS, *((FAMILY, name) for name in bridges)}
-        if not wanted:
-            return Ruleset()
-        asked = "; ".join(f"list table {family} {name}" for family, name in sorted(wanted))
-        return parse_ruleset(await proc.run("nft", "-j", asked, within=WITHIN))
+        # One each: nft (1.0.6) forgets all tables but one when it is asked for several at once.
+        shown = [
+            await proc.run("nft", "-j", "list", "table", family, name, within=WITHIN)
+            for family, name in sorted(wanted)
+        ]
+        return parse_ruleset("\n".join(shown))
 
     async def load(self, rules: str) -> None:
         """Carry out what is written in nft's language, all of it or nothing."""
