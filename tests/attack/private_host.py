@@ -154,6 +154,7 @@ def _prepare(host: PrivateHost) -> None:
     image = build_unified(
         host.folder / "agent.tar.gz", services=services,
         files={"/bin/lease": LEASE.encode(), "/etc/taos/there": b"", "/home/agent/there": b""},
+        names_host=True,
         properties={"taos.framework": "openclaw", "taos.version": load_recipe("openclaw").version},
     )  # fmt: skip
     alias = f"openclaw/{host_arch()}"
