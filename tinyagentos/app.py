@@ -18,11 +18,17 @@ from tinyagentos import log
 from tinyagentos.access import Access
 from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.choice import needs_line
+from tinyagentos.agents.confine import keep_confined
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.agents.kinds import agent_kinds
 from tinyagentos.agents.models import Choices, Models
-from tinyagentos.agents.network import refresh_bridges, refresh_when_changed, tidy_bridges
+from tinyagentos.agents.network import (
+    refresh_bridges,
+    refresh_nics,
+    refresh_when_changed,
+    tidy_bridges,
+)
 from tinyagentos.agents.readiness import health_asker
 from tinyagentos.agents.recipes import RecipeBuilder, agent_recipes
 from tinyagentos.agents.reconcile import reconcile
@@ -37,8 +43,10 @@ from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
+from tinyagentos.host.incus_rules import IncusRules
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
+from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -115,7 +123,14 @@ class Services:
             watch=watch,
             addresses=read_host_addresses,
             uses=Uses(lambda: datetime.now(UTC)),
+            walls=Walls(
+                Firewall(),
+                read_host_addresses,
+                lambda: datetime.now(UTC),
+                settings.run_dir / RECORD,
+            ),
         )
+        self.incus_rules = IncusRules(self.incus, self.host.walls, settings.bridge)
         self.agents = Agents(self.host)
         self.http = LazySession()
         vault = Vault(ensure_key(settings.data_dir / "providers.key"))
@@ -169,6 +184,13 @@ class Services:
             asyncio.create_task(
                 keep_up("following addresses", self._follow_addresses), name="addresses"
             ),
+            asyncio.create_task(
+                keep_up(
+                    "keeping agents confined",
+                    lambda: keep_confined(self.incus_rules, self.host.watch),
+                ),
+                name="confine",
+            ),
         )
         try:
             async with self.gateway.serving(self.settings.gateway_socket):
@@ -214,6 +236,7 @@ class Services:
 
         while True:
             await attempt("refreshing agents' networks", lambda: refresh_bridges(self.host))
+            await attempt("filtering agents' addresses", lambda: refresh_nics(self.host))
             await attempt("putting leftovers right", lambda: reconcile(self.host))
             await attempt("ending undo windows", self.agents.end_undo_windows)
             await attempt("forgetting usage of gone agents", self._forget_usage)

@@ -21,6 +21,7 @@ from tinyagentos.agents.watch import Watch
 from tinyagentos.app import explain, is_transient
 from tinyagentos.config import Settings
 from tinyagentos.factory.recipe import load_recipe
+from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
@@ -145,6 +146,7 @@ class Taos:
             ),
             addresses=own_addresses,
             uses=Uses(lambda: datetime.now(UTC) + self.later),
+            walls=Walls(Firewall(), own_addresses, lambda: datetime.now(UTC), folder / RECORD),
         )
         self.agents = Agents(self.host)
         for kind in (*agent_kinds(self.host), *self.images.kinds()):

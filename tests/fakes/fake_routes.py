@@ -180,6 +180,7 @@ class Routes:
         drivers = [{"Name": "dir"}, {"Name": "btrfs"}]
         env |= {"storage_supported_drivers": drivers, "server_clustered": False}
         env |= {"server_name": "fake", "os_name": "Debian GNU/Linux", "addresses": []}
+        env |= {"firewall": "nftables"}
         trusted = {"api_extensions": self.fake.extensions, "auth": "trusted", "environment": env}
         return reply(trusted)
 

@@ -31,6 +31,13 @@ ifconfig lo 127.0.0.1 up
 while true; do sleep 3600 & wait $!; done
 """
 IDLE = ":"
+HOSTNAME_TEMPLATE = "{{ container.name }}\n"
+HOSTNAME = """templates:
+  /etc/hostname:
+    when: [create, copy, rename]
+    create_only: false
+    template: hostname.tpl
+"""
 
 
 def serve(port: int, *, ready_after: float = 0, path: str = "readyz") -> str:
@@ -59,13 +66,17 @@ def build_unified(
     services: str = IDLE,
     files: Mapping[str, bytes] | None = None,
     properties: Mapping[str, str] = EMPTY,
+    names_host: bool = False,
 ) -> TinyImage:
     """The image in one file. services: lines for init; files: more content by absolute path.
 
-    A file under a `bin` folder is executable.
+    A file under a `bin` folder is executable. names_host: Incus writes its hostname, as it does
+    into images of taOS.
     """
     with _open_tar(path) as tar:
-        _add_metadata(tar, properties)
+        _add_metadata(tar, properties, HOSTNAME if names_host else "")
+        if names_host:
+            _add_file(tar, "templates/hostname.tpl", HOSTNAME_TEMPLATE.encode(), 0o644)
         _add_rootfs(tar, "rootfs/", services, files or {})
     return TinyImage(hashlib.sha256(path.read_bytes()).hexdigest(), path)
 
@@ -103,11 +114,11 @@ class _ClosingTar(tarfile.TarFile):
         self.packed.close()
 
 
-def _add_metadata(tar: tarfile.TarFile, properties: Mapping[str, str]) -> None:
+def _add_metadata(tar: tarfile.TarFile, properties: Mapping[str, str], templates: str = "") -> None:
     lines = [f"architecture: {platform.machine()}", "creation_date: 1700000000", "properties:"]
     all_properties = {"os": "tiny", "description": "busybox for tests", **properties}
     lines += [f'  {name}: "{value}"' for name, value in all_properties.items()]
-    _add_file(tar, "metadata.yaml", "\n".join(lines).encode() + b"\n", 0o644)
+    _add_file(tar, "metadata.yaml", f"{chr(10).join(lines)}\n{templates}".encode(), 0o644)
 
 
 def _add_rootfs(

@@ -13,6 +13,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from tinyagentos.host.policy import (
     ensure_policy_bridge,
     read_host_addresses,
 )
+from tinyagentos.host.wall import nic_device
+from tinyagentos.host.walls import Firewall, Walls
 from tinyagentos.incus import InstanceRequest
 from tinyagentos.model.network import NetworkPolicy
 
@@ -165,18 +168,16 @@ async def agents(backend: Backend, policy: NetworkPolicy, image: str) -> AsyncIt
     """Two instances on the policy's bridge, at .201 and .202; yields the bridge's prefix."""
     incus = backend.incus
     others = await incus.networks.find(policy.bridge)  # agents of this host may be on it
-    bridge = await ensure_policy_bridge(policy, incus, await read_host_addresses())
+    made = await ensure_policy_bridge(policy, incus, await read_host_addresses())
+    walls = Walls(Firewall(), read_host_addresses, lambda: datetime.now(UTC))
     try:
-        assert await ensure_policy_bridge(policy, incus, await read_host_addresses()) == bridge
+        assert await ensure_policy_bridge(policy, incus, await read_host_addresses()) == made
+        await walls.ensure(made)
+        bridge = made.name
         address = (await incus.networks.get(bridge)).config["ipv4.address"]
         prefix = address.partition("/")[0].rpartition(".")[0]
         for last in ("201", "202"):
-            nic = {
-                "type": "nic",
-                "name": "eth0",
-                "network": bridge,
-                "security.port_isolation": "true",
-            }
+            nic = {**nic_device("eth0", bridge), "ipv4.address": f"{prefix}.{last}"}
             request = InstanceRequest(name=f"a{last}", image=image, devices={"eth0": nic})
             await incus.instances.create(request, start=True)
             for line in (
@@ -191,6 +192,8 @@ async def agents(backend: Backend, policy: NetworkPolicy, image: str) -> AsyncIt
         for one in await incus.instances.list():
             await incus.instances.delete(one.name, force=True)
         assert await drop_policy_bridge(policy, incus) or others
+        if not others:
+            await walls.forget(policy.bridge)
 
 
 async def reaches(backend: Backend, address: str) -> bool:

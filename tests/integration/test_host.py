@@ -13,8 +13,8 @@ from tests.fakes.fixtures import delete_project
 from tinyagentos import proc
 from tinyagentos.config import Settings
 from tinyagentos.host.check import Verdict
-from tinyagentos.host.checks.network import read_subnets
 from tinyagentos.host.setup import examine_host, set_up_host
+from tinyagentos.host.subnet import read_subnets
 from tinyagentos.incus import Incus
 
 pytestmark = pytest.mark.incus

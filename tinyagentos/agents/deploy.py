@@ -14,7 +14,7 @@ from tinyagentos.agents import instances, keep, kept
 from tinyagentos.agents.choice import choose_way, image_came
 from tinyagentos.agents.expect import expect_build, expect_rest, read_speed
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_device
+from tinyagentos.agents.network import NIC, ensure_bridge, ensure_nic, nic_of
 from tinyagentos.agents.order import (
     DOOR,
     ENV_FILE,
@@ -154,7 +154,7 @@ async def ensure_instance(
         if plan.source == "image":
             policy = NetworkPolicy.parse(order.network)
             await ensure_bridge(policy, host)
-            devices[NIC] = nic_device(policy)
+            devices[NIC] = nic_of(policy)
         # An image may be of another version than the recipe that is here.
         version = image.properties.get("taos.version") if plan.source == "image" else ""
         request = instance_request(

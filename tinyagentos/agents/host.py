@@ -12,6 +12,7 @@ from tinyagentos.agents.build import Builder
 from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
+from tinyagentos.host.walls import Walls
 from tinyagentos.images.line import Line
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus
@@ -44,6 +45,7 @@ class Host:
     watch: Watch
     addresses: Callable[[], Awaitable[tuple[IPv4Address, ...]]]
     uses: Uses
+    walls: Walls
 
     def socket(self, instance: str) -> Path:
         """Where the host reaches the agent's port."""

@@ -93,6 +93,17 @@ async def remove_root(name: str, host: Host) -> None:
     host.socket(name).unlink(missing_ok=True)
 
 
+async def start(name: str, host: Host) -> None:
+    """Start the instance, whatever root in there made of the files that Incus would write.
+
+    After a rename Incus writes the name into the root anew. A root that has run keeps what it has.
+    """
+    config = (await host.incus.instances.get(name)).config
+    if config.get("volatile.apply_template") and config.get("volatile.last_state.power"):
+        await host.incus.instances.drop_templates(name)
+    await host.incus.instances.start(name)
+
+
 async def stop(name: str, host: Host, *, within: int) -> None:
     """Stop the instance; by force when it does not end by itself within that many seconds."""
     instance = await host.incus.instances.get(name)

@@ -26,7 +26,7 @@ async def start_agent(job: JobContext, host: Host) -> None:
     with job.step(START):
         await ensure_nic(instance.name, host)
         if instance.status != "Running":
-            await host.incus.instances.start(instance.name)
+            await instances.start(instance.name, host)
     await _ensure_ready(instance, job, host)
 
 
@@ -46,7 +46,7 @@ async def restart_agent(job: JobContext, host: Host) -> None:
         await instances.stop(instance.name, host, within=STOP_WITHIN)
     with job.step(START):
         await ensure_nic(instance.name, host)
-        await host.incus.instances.start(instance.name)
+        await instances.start(instance.name, host)
     await _ensure_ready(instance, job, host)
 
 
@@ -58,7 +58,7 @@ async def undo_power(job: JobContext, host: Host) -> None:
     name = job.params["instance"]
     with contextlib.suppress(NotFound):
         if job.params["was_running"] == "True":
-            await host.incus.instances.start(name)
+            await instances.start(name, host)
         elif job.job.error is None:
             await instances.stop(name, host, within=STOP_WITHIN)
 

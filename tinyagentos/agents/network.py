@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from tinyagentos.agents.host import Host
-from tinyagentos.agents.order import NETWORK_KEY
+from tinyagentos.agents.order import AGENT_KEY, NETWORK_KEY
 from tinyagentos.agents.roles import previous_name
 from tinyagentos.host.policy import (
     drop_policy_bridge,
     ensure_policy_bridge,
     policy_of_bridge,
 )
-from tinyagentos.incus import NotFound
+from tinyagentos.host.wall import nic_device
+from tinyagentos.incus import Instance, NotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.errors import InvalidInput
+from tinyagentos.model.errors import HostNotReady, InvalidInput
 from tinyagentos.model.network import NetworkPolicy
 
 NETWORK = "network"
@@ -33,19 +34,26 @@ def read_policy(config: Mapping[str, str]) -> NetworkPolicy:
         return NetworkPolicy(internet=True)
 
 
-def nic_device(policy: NetworkPolicy) -> Mapping[str, str]:
-    """The network interface on the policy's bridge, apart from all others there."""
-    return {
-        "type": "nic",
-        "name": NIC,
-        "network": policy.bridge,
-        "security.port_isolation": "true",
-    }
+def nic_of(policy: NetworkPolicy) -> Mapping[str, str]:
+    """The network interface on the policy's bridge."""
+    return nic_device(NIC, policy.bridge)
+
+
+def why_unplugged(instance: Instance, unplugged: Mapping[str, str]) -> str:
+    """Why nothing passes the agent's network, or nothing; unplugged: reasons by interface."""
+    bridge = instance.devices.get(NIC, {}).get("network", "")
+    link = instance.config.get(f"volatile.{NIC}.host_name", "")
+    why = unplugged.get(bridge) or unplugged.get(link)
+    return f"its network is unplugged: {why}" if why else ""
 
 
 async def ensure_bridge(policy: NetworkPolicy, host: Host) -> None:
-    """Have the policy's bridge, with rules that know the host's addresses of now."""
-    await ensure_policy_bridge(policy, host.incus, await host.addresses())
+    """Have the policy's bridge, with rules that know the host's addresses of now.
+
+    HostNotReady when the rules cannot be loaded.
+    """
+    bridge = await ensure_policy_bridge(policy, host.incus, await host.addresses())
+    await host.walls.ensure(bridge)
 
 
 async def ensure_nic(name: str, host: Host, policy: NetworkPolicy | None = None) -> None:
@@ -56,7 +64,7 @@ async def ensure_nic(name: str, host: Host, policy: NetworkPolicy | None = None)
     found = await host.incus.instances.get(name)
     wanted = policy or read_policy(found.config)
     await ensure_bridge(wanted, host)
-    device = nic_device(wanted)
+    device = nic_of(wanted)
     if found.devices.get(NIC) != device or found.config.get(NETWORK_KEY) != str(wanted):
         await host.incus.instances.update(
             name, config={NETWORK_KEY: str(wanted)}, devices={NIC: device}
@@ -91,7 +99,20 @@ async def refresh_bridges(host: Host) -> None:
     for network in await host.incus.networks.list():
         policy = policy_of_bridge(network)
         if policy and network.used_by:
-            await ensure_bridge(policy, host)
+            # Of one whose rules cannot be loaded agents tell; the others are looked after.
+            with contextlib.suppress(HostNotReady):
+                await ensure_bridge(policy, host)
+
+
+async def refresh_nics(host: Host) -> None:
+    """Agents from before addresses were filtered get that, as they run."""
+    at_work = {job.subject for job in host.runner.list_active()}
+    for one in await host.incus.instances.list():
+        policy = read_policy(one.config)
+        nic = one.devices.get(NIC, {})
+        is_older = nic.get("network") == policy.bridge and nic != nic_of(policy)
+        if is_older and f"agent:{one.config.get(AGENT_KEY)}" not in at_work:
+            await ensure_nic(one.name, host)
 
 
 async def refresh_when_changed(
@@ -118,4 +139,5 @@ async def tidy_bridges(host: Host, unused_before: frozenset[str]) -> frozenset[s
             unused.add(network.name)
         else:
             await drop_policy_bridge(policy, host.incus)
+            await host.walls.forget(policy.bridge)
     return frozenset(unused)

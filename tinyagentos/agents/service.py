@@ -39,6 +39,7 @@ from tinyagentos.agents.requests import agent_subject, no_agent
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_name, replaced_at
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
+from tinyagentos.host.walls import Record
 from tinyagentos.images.service import HELD_WITHIN
 from tinyagentos.incus import Image, IncusError, Instance
 from tinyagentos.model.agent import (
@@ -86,6 +87,11 @@ class Agents:
         """Bytes that are free where agents' roots and states are."""
         pool = await instances.pick_pool(self._host)
         return (await self._host.incus.storage.get_resources(pool.name)).free_bytes
+
+    @property
+    def walls(self) -> Record:
+        """What became of the firewall rules of agents since the server started."""
+        return self._host.walls.record
 
     async def list_agents(self) -> tuple[Agent, ...]:
         """Every agent as it is now, by name."""
@@ -355,6 +361,8 @@ class Agents:
             return (
                 AgentState.starting if active and active.kind in STARTING else AgentState.stopped
             ), ""
+        if why := network.why_unplugged(instance, self._host.walls.record.unplugged):
+            return AgentState.unhealthy, why
         answer = await self._host.watch.answer(instance)
         if answer.is_ready:
             return AgentState.ready, ""

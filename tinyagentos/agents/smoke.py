@@ -49,6 +49,7 @@ from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.checks.project import CONFIG
 from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
 from tinyagentos.host.policy import drop_policy_bridge, read_host_addresses
+from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
 from tinyagentos.images.importer import ImageFile, import_file, read_image_file
 from tinyagentos.images.line import Line
@@ -264,6 +265,7 @@ async def smoke_host(
         ),
         addresses=read_host_addresses,
         uses=Uses(lambda: datetime.now(UTC)),
+        walls=Walls(Firewall(), read_host_addresses, lambda: datetime.now(UTC), folder / RECORD),
     )
     for kind in agent_kinds(host):
         runner.register(kind)

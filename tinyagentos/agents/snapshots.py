@@ -88,7 +88,7 @@ async def undo_restore(job: JobContext, host: Host) -> None:
     await ensure_state_back(name, _safety(job), host)
     if job.params["was_running"] == "True":
         with contextlib.suppress(NotFound):
-            await host.incus.instances.start(name)
+            await instances.start(name, host)
 
 
 async def ensure_state_back(instance: str, snapshot: str, host: Host) -> None:
@@ -126,7 +126,7 @@ async def _ensure_back(name: str, job: JobContext, host: Host) -> None:
     if job.params["was_running"] != "True":
         return
     with job.step(START):
-        await host.incus.instances.start(name)
+        await instances.start(name, host)
     instance = await host.incus.instances.get(name)
     await ensure_answering(name, host.recipes[instance.config[FRAMEWORK_KEY]], job, host)
 

@@ -204,7 +204,7 @@ async def undo_upgrade(job: JobContext, host: Host) -> None:
     await instances.remove_root(next_name(name), host)
     if job.params["was_running"] == "True":
         with contextlib.suppress(NotFound):
-            await host.incus.instances.start(name)
+            await instances.start(name, host)
 
 
 async def check_snapshot(name: str, snapshot: str, host: Host) -> None:
@@ -231,7 +231,7 @@ async def return_agent(job: JobContext, host: Host) -> None:
         await ensure_exchanged(name, job, host)
         if running:
             with job.step(START):
-                await host.incus.instances.start(name)
+                await instances.start(name, host)
             old = await host.incus.instances.get(name)
             await ensure_answering(name, host.recipes[old.config[FRAMEWORK_KEY]], job, host)
     with job.step(REMOVE_NEW):
@@ -257,7 +257,7 @@ async def undo_return(job: JobContext, host: Host) -> None:
     await ensure_state_back(name, _undone_name(job), host)
     if job.params["was_running"] == "True":
         with contextlib.suppress(NotFound):
-            await host.incus.instances.start(name)
+            await instances.start(name, host)
 
 
 async def ensure_state_of_before(name: str, job: JobContext, host: Host) -> None:
@@ -459,6 +459,7 @@ async def ensure_started(name: str, job: JobContext, host: Host) -> None:
         await ensure_nic(name, host)
         await instances.set_config(name, {ROLE_KEY: "", STAGE_KEY: DEPLOYED}, host)
         await push_env(job.params["agent"], name, host)
+        # A new root: Incus writes the agent's name into it.
         await host.incus.instances.start(name)
 
 

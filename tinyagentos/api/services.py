@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from tinyagentos.access import Access
 from tinyagentos.config import Settings
+from tinyagentos.host.walls import Record
 from tinyagentos.incus import Terminal
 from tinyagentos.model.agent import (
     Agent,
@@ -36,6 +37,11 @@ class AgentService(Protocol):
     """Agents: checks, then hands back a job."""
 
     async def start_deploy(self, spec: AgentSpec) -> Job: ...
+    @property
+    def walls(self) -> Record:
+        """What became of the firewall rules of agents."""
+        ...
+
     async def list_agents(self) -> tuple[Agent, ...]: ...
     async def get_agent(self, name: str) -> Agent: ...
     async def start_power(self, name: str, action: Literal["start", "stop", "restart"]) -> Job: ...

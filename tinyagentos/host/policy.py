@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 
 from tinyagentos import proc
-from tinyagentos.host.checks.network import find_free_subnet
-from tinyagentos.incus import AclRule, AlreadyExists, Incus, Network, NotFound
+from tinyagentos.host.subnet import find_free_subnet
+from tinyagentos.host.wall import Filter, PolicyBridge
+from tinyagentos.incus import AclRule, AlreadyExists, Incus, Instance, Network, NotFound
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.network import NetworkPolicy, closed_networks
 
 DESCRIBED = "taOS network policy "
+LEASE_KEY, LEASE = "ipv4.dhcp.expiry", "1h"  # what Incus takes when nothing is said
 
 
 async def read_host_addresses() -> tuple[IPv4Address, ...]:
@@ -58,8 +60,8 @@ def bridge_config(policy: NetworkPolicy) -> Mapping[str, str]:
 
 async def ensure_policy_bridge(
     policy: NetworkPolicy, incus: Incus, host: tuple[IPv4Address, ...]
-) -> str:
-    """The name of the policy's bridge; made if it is not there, else brought up to date."""
+) -> PolicyBridge:
+    """The policy's bridge; made if it is not there, else brought up to date."""
     name, described = policy.bridge, f"{DESCRIBED}{policy}"
     found = await incus.networks.find(name)
     if found is None:
@@ -70,13 +72,60 @@ async def ensure_policy_bridge(
         config = {"ipv4.address": f"{address}/{subnet.prefixlen}", **bridge_config(policy)}
         with contextlib.suppress(AlreadyExists):
             await incus.networks.create(name, config=config, description=described)
-        return name
-    own = IPv4Address(found.config["ipv4.address"].partition("/")[0])
+        return PolicyBridge(policy, address)
+    own = address_of(found)
     await _ensure_acl(name, policy, (*host, own), incus, described)
     wanted = bridge_config(policy)
     if any(found.config.get(key, "") != value for key, value in wanted.items()):
         await incus.networks.update(name, config=wanted)
-    return name
+    return PolicyBridge(policy, own)
+
+
+def address_of(network: Network) -> IPv4Address:
+    """The bridge's own address."""
+    return IPv4Address(network.config["ipv4.address"].partition("/")[0])
+
+
+def policy_bridges(networks: Iterable[Network]) -> tuple[PolicyBridge, ...]:
+    """The policies' bridges that are in use."""
+    return tuple(
+        PolicyBridge(policy, address_of(one))
+        for one in networks
+        if one.used_by and (policy := policy_of_bridge(one))
+    )
+
+
+def filters_of(instances: Iterable[Instance], bridges: Collection[str]) -> tuple[Filter, ...]:
+    """The NICs of running instances whose addresses Incus is to filter on these bridges."""
+    return tuple(
+        Filter(one.name, name, link)
+        for one in instances
+        if one.is_running
+        for name, device in one.devices.items()
+        if device.get("network") in bridges and device.get("security.ipv4_filtering") == "true"
+        if (link := one.config.get(f"volatile.{name}.host_name", ""))
+    )
+
+
+async def remake_rules(bridge: str, incus: Incus) -> None:
+    """Have Incus make all its firewall rules of the bridge anew.
+
+    It does so whenever a key of the network changes. What the two values mean is the same.
+    """
+    config = (await incus.networks.get(bridge)).config
+    value = "" if config.get(LEASE_KEY) else LEASE
+    await incus.networks.update(bridge, config={LEASE_KEY: value})
+
+
+async def remake_filter(nic: Filter, incus: Incus) -> None:
+    """Have Incus make the NIC's filter anew, while the instance runs.
+
+    It does so whenever such a key changes; filtering IPv4 addresses includes the MAC address.
+    """
+    device = (await incus.instances.get(nic.instance)).devices[nic.nic]
+    for value in ("false", "true"):
+        changed = {**device, "security.mac_filtering": value}
+        await incus.instances.update(nic.instance, devices={nic.nic: changed})
 
 
 def policy_of_bridge(network: Network) -> NetworkPolicy | None:

@@ -163,6 +163,17 @@ class Instances:
             body, etag = {"description": description, "config": {CPUS: config[CPUS]}}, ""
         await self.api.run("PATCH", _path(name), body, etag=etag)
 
+    async def drop_templates(self, name: str) -> None:
+        """Have Incus write no more files of the image's templates into the instance's root.
+
+        Incus (6.0.4) does not start an instance where it cannot write one, such as to a symbolic
+        link to nowhere.
+        """
+        path = f"{_path(name)}/metadata"
+        metadata = as_object(await self.api.get(path))
+        if metadata.get("templates"):
+            await self.api.call("PUT", path, {**metadata, "templates": {}})
+
     async def remove_device(self, name: str, device: str) -> None:
         """Detach the device; PreconditionFailed when somebody else changed the instance."""
         instance = await self.get(name)

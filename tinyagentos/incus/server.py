@@ -24,6 +24,7 @@ class ServerInfo:
     is_trusted: bool
     addresses: tuple[str, ...]
     certificate_fingerprint: str
+    firewall: str
 
     def has_extension(self, name: str) -> bool:
         """Whether the API has the extension; gate on this, never on the version."""
@@ -49,4 +50,5 @@ class ServerInfo:
             is_trusted=text(seen, "auth") == "trusted",
             addresses=texts(env, "addresses"),
             certificate_fingerprint=text(env, "certificate_fingerprint"),
+            firewall=text(env, "firewall"),
         )

@@ -13,6 +13,7 @@ from tests.unit.api.fake_models import FakeModels
 from tinyagentos.access import Access
 from tinyagentos.app import explain
 from tinyagentos.config import Settings
+from tinyagentos.host.walls import Record
 from tinyagentos.incus import IncusUnreachable
 from tinyagentos.model.agent import (
     Agent,
@@ -81,6 +82,7 @@ class FakeServices:
         self.problems: tuple[Problem, ...] = ()
         self.explain = explain
         self.log = ["one", "two"]
+        self.walls = Record()
 
     async def missing(self) -> tuple[Problem, ...]:
         return self.problems

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyagentos.host.checks.limits import controllers
-from tinyagentos.host.checks.network import CANDIDATES, pick_subnet, read_subnets
 from tinyagentos.host.checks.pool import GIB, LEAST, LEFT_FREE, PoolPlan, loop_size, plan_pool
 from tinyagentos.host.checks.profile import missing_devices
 from tinyagentos.host.facts import filesystem_of, read_meminfo
 from tinyagentos.host.incus_daemon import SUBIDS, ensure_subids
+from tinyagentos.host.subnet import CANDIDATES, pick_subnet, read_subnets
 from tinyagentos.host.token import ensure_token
 from tinyagentos.incus import StoragePool
 from tinyagentos.model.errors import HostNotReady, NoSpace

@@ -24,6 +24,15 @@ async def metrics(services: Use) -> str:
     jobs = Counter(job.state for job in services.jobs.list_jobs())
     lines = ["# HELP taos_jobs Jobs by state.", "# TYPE taos_jobs gauge"]
     lines += [f'taos_jobs{{state="{state}"}} {jobs[state]}' for state in JobState]
+    record = services.agents.walls
+    lines += [
+        "# HELP taos_walls_repaired_total How often removed firewall rules were put back.",
+        "# TYPE taos_walls_repaired_total counter",
+        f"taos_walls_repaired_total {record.repaired}",
+        "# HELP taos_unplugged_interfaces Interfaces switched off as agents could not be confined.",
+        "# TYPE taos_unplugged_interfaces gauge",
+        f"taos_unplugged_interfaces {len(record.unplugged)}",
+    ]
     agents = await _count_agents(services)
     lines += ["# HELP taos_incus_up Whether Incus answers.", "# TYPE taos_incus_up gauge"]
     lines += [f"taos_incus_up {int(agents is not None)}"]

@@ -10,6 +10,7 @@ from tinyagentos.host.checks import (
     profile,
     project,
     token,
+    walls,
 )
 
 CHECKS: tuple[Check, ...] = (
@@ -21,4 +22,5 @@ CHECKS: tuple[Check, ...] = (
     profile.CHECK,
     token.CHECK,
     limits.CHECK,
+    walls.CHECK,
 )

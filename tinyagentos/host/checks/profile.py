@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen
 from tinyagentos.host.checks import pool
+from tinyagentos.host.wall import nic_device
 from tinyagentos.incus import IncusError
 from tinyagentos.incus.profiles import Profile
 
@@ -16,12 +17,7 @@ def missing_devices(
     """The devices the profile lacks; those that are there are left as they are."""
     wanted = {
         "root": {"type": "disk", "path": "/", "pool": pool_name},
-        "eth0": {
-            "type": "nic",
-            "name": "eth0",
-            "network": bridge,
-            "security.port_isolation": "true",
-        },
+        "eth0": dict(nic_device("eth0", bridge)),
     }
     have = profile.devices if profile else {}
     return {name: keys for name, keys in wanted.items() if name not in have}
