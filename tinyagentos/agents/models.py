@@ -9,7 +9,7 @@ from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.model_keys import read_choice, write_choice
 from tinyagentos.agents.order import AGENT_KEY
-from tinyagentos.agents.service import agent_subject, no_agent
+from tinyagentos.agents.requests import agent_subject, get_instance
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
@@ -71,9 +71,7 @@ class Models:
 
     async def get(self, name: str) -> AgentModels:
         """The agent's models and what it used this month; NotFound when there is no such agent."""
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         month = f"{self._host.now():%Y-%m}"
         return AgentModels(
             read_choice(instance.config),
@@ -88,9 +86,7 @@ class Models:
         a job is at work on the agent.
         """
         await self._check(choice)
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         self._check_at_rest(name)
         await instances.set_config(instance.name, write_choice(choice), self._host)
         self._choices.forget(instance.name)
