@@ -99,6 +99,14 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class ModelAccess:
+    """What an agent may ask of models: which, and whether providers may fetch things for it."""
+
+    choice: ModelChoice = ModelChoice()
+    may_fetch: bool = True
+
+
+@dataclass(frozen=True)
 class Usage:
     """What an agent asked of models in a month."""
 
