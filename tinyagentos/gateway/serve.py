@@ -45,6 +45,7 @@ from tinyagentos.gateway.reading import (
 )
 from tinyagentos.gateway.refusal import Refusal, read_refusal
 from tinyagentos.gateway.relay import Relay
+from tinyagentos.gateway.session import closed_address
 from tinyagentos.gateway.tokens import owner_of
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
@@ -362,6 +363,9 @@ def _reached(model: ModelRef) -> Iterator[None]:
     except TimeoutError as error:
         raise Refusal(504, "timeout_error", f"{model} gave no answer in time.") from error
     except (aiohttp.ClientError, OSError) as error:
+        if address := closed_address(error):
+            sentence = f"{model.provider} leads to {address}, which is no address of a provider."
+            raise Refusal(502, "provider_error", sentence) from error
         raise Refusal(
             502, "provider_error", f"{model} cannot be reached ({type(error).__name__})."
         ) from error
