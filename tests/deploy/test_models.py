@@ -25,6 +25,7 @@ from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput, NotFound, Unavailable
 from tinyagentos.model.provider import (
+    ModelAccess,
     ModelChoice,
     NewProvider,
     ProviderKind,
@@ -96,14 +97,14 @@ def test_a_choice_that_somebody_broke_counts_as_none() -> None:
 
 async def test_a_choice_is_kept_with_the_instance_and_seen_at_once(world: World) -> None:
     await add_stub(world)
-    assert await world.choices(world.instance) == ModelChoice()
+    assert await world.choices(world.instance) == ModelAccess()
     shown = await world.models.choose("one", CHOICE)
     assert shown.models == ("stub/large", "stub/small")
-    assert await world.choices(world.instance) == CHOICE
+    assert await world.choices(world.instance) == ModelAccess(CHOICE)
     config = world.taos.fake.project().instances[world.instance].json["config"]
     assert config["user.taos.model"] == "stub/large"
     await world.models.choose("one", ModelChoice())
-    assert await world.choices(world.instance) == ModelChoice()
+    assert await world.choices(world.instance) == ModelAccess()
 
 
 async def test_no_choice_is_lost_with_the_root_that_an_upgrade_replaces(world: World) -> None:
@@ -126,24 +127,32 @@ async def test_no_choice_is_lost_with_the_root_that_an_upgrade_replaces(world: W
     assert (await taos.runner.wait_job(job.id)).state == "succeeded"
     await world.models.choose("one", CHOICE)
     world.now += 60
-    assert await world.choices(world.instance) == CHOICE
+    assert await world.choices(world.instance) == ModelAccess(CHOICE)
 
 
 async def test_a_choice_changed_in_incus_is_seen_soon_and_kept_while_incus_is_away(
     world: World,
 ) -> None:
-    assert await world.choices(world.instance) == ModelChoice()
+    assert await world.choices(world.instance) == ModelAccess()
     config = world.taos.fake.project().instances[world.instance].json["config"]
     config["user.taos.model"] = "stub/x"
-    assert await world.choices(world.instance) == ModelChoice()
+    assert await world.choices(world.instance) == ModelAccess()
     world.now += 6
-    assert (await world.choices(world.instance)) == ModelChoice((parse_model("stub/x"),))
+    assert await world.choices(world.instance) == ModelAccess(ModelChoice((parse_model("stub/x"),)))
     world.now += 6
     await world.taos.fake.stop()
     with pytest.raises(HostNotReady):
         await world.choices("unknown-123456")
-    assert (await world.choices(world.instance)) == ModelChoice((parse_model("stub/x"),))
+    assert await world.choices(world.instance) == ModelAccess(ModelChoice((parse_model("stub/x"),)))
     await world.taos.fake.start()
+
+
+async def test_an_agent_without_a_network_may_have_nothing_fetched(world: World) -> None:
+    config = world.taos.fake.project().instances[world.instance].json["config"]
+    for policy, may_fetch in (("none", False), ("lan:192.168.1.0/24", True), ("internet", True)):
+        config["user.taos.network"] = policy
+        world.now += 6
+        assert await world.choices(world.instance) == ModelAccess(may_fetch=may_fetch)
 
 
 async def test_nobodys_instance_has_no_models(world: World) -> None:

@@ -9,7 +9,7 @@ from tests.fakes.provider import KEY, serving_provider
 from tests.web.conftest import Look
 from tests.web.test_pages import become, deploy
 from tests.web.world import WebServer
-from tinyagentos.agents.order import STAGE_KEY, TITLE_KEY
+from tinyagentos.agents.order import AGENT_KEY, STAGE_KEY, TITLE_KEY
 from tinyagentos.model.agent import AgentChange
 from tinyagentos.model.provider import NewProvider, ProviderKind
 
@@ -185,3 +185,28 @@ def test_a_long_title_fits_on_a_phone(page: Page, web: WebServer) -> None:
     expect(page.locator(".title")).to_contain_text("x" * 60)
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) <= 0
+
+
+def test_a_name_of_several_instances_shows_both_and_how_to_put_that_right(
+    page: Page, web: WebServer, look: Look
+) -> None:
+    deploy(web, "hello")
+    deploy(web, "other")
+    there = web.fake.project().instances
+    twin = next(one for one in there.values() if one.json["config"][AGENT_KEY] == "other")
+    twin.json["config"][AGENT_KEY] = "hello"
+    web.taos.host.watch._stale = True
+    try:
+        page.goto(f"{web.address}/agents/hello")
+        said = page.locator("main")
+        expect(said).to_contain_text(
+            f"The agent 'hello' is several instances: {', '.join(sorted(there))}."
+        )
+        expect(said).to_contain_text("incus --project taos config set INSTANCE")
+        for button in ("Restart", "Stop", "Delete"):
+            expect(page.get_by_role("button", name=button)).to_have_count(0)
+        expect(page.get_by_role("tab")).to_have_count(0)
+        look("agent-several")
+    finally:
+        twin.json["config"][AGENT_KEY] = "other"
+        web.taos.host.watch._stale = True

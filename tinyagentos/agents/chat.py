@@ -8,12 +8,11 @@ from contextlib import aclosing
 
 import aiohttp
 
-from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.model_keys import read_choice
 from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.readiness import open_agent
-from tinyagentos.agents.service import no_agent
+from tinyagentos.agents.requests import get_instance
 from tinyagentos.gateway.events import Events, data_of
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.tokens import agent_token
@@ -56,9 +55,7 @@ class Chat:
                 "The conversation's name cannot be used.",
                 hint="Use up to 64 letters, digits, dots, hyphens and underscores.",
             )
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         if not instance.is_running:
             raise Conflict(
                 f"Agent {name!r} is not running.", hint=f"Start it: `taos agent start {name}`."

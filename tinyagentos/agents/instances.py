@@ -16,8 +16,8 @@ from tinyagentos.agents.order import (
     redact,
     volume_config,
 )
-from tinyagentos.agents.roles import ROLE_KEY, next_name, previous_name
-from tinyagentos.incus import IncusError, Instance, NotFound, StoragePool
+from tinyagentos.agents.roles import next_name, previous_name
+from tinyagentos.incus import IncusError, NotFound, StoragePool
 from tinyagentos.model.errors import HostNotReady
 
 COW_DRIVERS = frozenset({"btrfs", "zfs"})
@@ -28,14 +28,6 @@ FOLLOW_WITHIN = 24 * 3600.0
 MOST_SAID = 256 * 1024
 LONGEST_LINE = 16 * 1024
 LONGEST_TOLD = 2000
-
-
-async def find_agent_instance(agent: str, host: Host) -> Instance | None:
-    """The instance of the agent, found by our key and never by parsing names."""
-    for instance in await host.incus.instances.list():
-        if instance.config.get(AGENT_KEY) == agent and not instance.config.get(ROLE_KEY):
-            return instance
-    return None
 
 
 async def pick_pool(host: Host) -> StoragePool:

@@ -8,28 +8,29 @@ from collections.abc import Callable
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.model_keys import read_choice, write_choice
+from tinyagentos.agents.network import read_policy
 from tinyagentos.agents.order import AGENT_KEY
-from tinyagentos.agents.service import agent_subject, no_agent
+from tinyagentos.agents.requests import agent_subject, get_instance
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.incus import Incus, IncusError
 from tinyagentos.model.errors import Conflict, HostNotReady, InvalidInput
-from tinyagentos.model.provider import AgentModels, ModelChoice, check_choice
+from tinyagentos.model.provider import AgentModels, ModelAccess, ModelChoice, check_choice
 from tinyagentos.store.providers import UsageTable
 
-# A choice that was changed in Incus by hand is seen after this many seconds.
+# What was changed elsewhere, such as the network policy, is seen after this many seconds.
 FRESH = 5.0
 
 
 class Choices:
-    """The choices of instances as the gateway asks for them: read once in a while, kept between."""
+    """What instances may ask of models, for the gateway: read once in a while, kept between."""
 
     def __init__(self, incus: Incus, clock: Callable[[], float] = time.monotonic) -> None:
         self._incus = incus
         self._clock = clock
-        self._known: dict[str, tuple[float, ModelChoice]] = {}
+        self._known: dict[str, tuple[float, ModelAccess]] = {}
 
-    async def __call__(self, instance: str) -> ModelChoice | None:
-        """The choice of the agent with that instance; None when there is none.
+    async def __call__(self, instance: str) -> ModelAccess | None:
+        """What the agent with that instance may ask of models; None when there is no such agent.
 
         While Incus is away the last known one is used: agents go on without it. Raises
         HostNotReady when none is known.
@@ -49,9 +50,9 @@ class Choices:
         if found is None or AGENT_KEY not in found.config:
             self.forget(instance)
             return None
-        choice = read_choice(found.config)
-        self._known[instance] = self._clock(), choice
-        return choice
+        access = ModelAccess(read_choice(found.config), read_policy(found.config).internet)
+        self._known[instance] = self._clock(), access
+        return access
 
     def forget(self, instance: str) -> None:
         """Read the instance's choice anew."""
@@ -71,9 +72,7 @@ class Models:
 
     async def get(self, name: str) -> AgentModels:
         """The agent's models and what it used this month; NotFound when there is no such agent."""
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         month = f"{self._host.now():%Y-%m}"
         return AgentModels(
             read_choice(instance.config),
@@ -88,9 +87,7 @@ class Models:
         a job is at work on the agent.
         """
         await self._check(choice)
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         self._check_at_rest(name)
         await instances.set_config(instance.name, write_choice(choice), self._host)
         self._choices.forget(instance.name)

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.deploy import add_doors
@@ -24,6 +25,7 @@ from tinyagentos.agents.order import (
     MODEL_DOOR,
     STAGE_KEY,
 )
+from tinyagentos.agents.record import is_agent, say_shared, shared_names
 from tinyagentos.agents.roles import NEXT, PREVIOUS, ROLE_KEY, next_name, previous_name
 from tinyagentos.agents.steps import DEPLOYED
 from tinyagentos.agents.upgrade import STATE as STATE_DEVICE
@@ -77,7 +79,7 @@ def find_leftovers(
     # Agents that there is any root of.
     rooted = {agent_name(one) for one in ours}
     idle = [one for one in ours if one.config[AGENT_KEY] not in at_work]
-    agents = [one for one in ours if not one.config.get(ROLE_KEY)]
+    agents = [one for one in ours if is_agent(one)]
     here = {one.name for one in agents}
     lost = {
         agent_name(one): one.config[AGENT_KEY] for one in idle
@@ -104,7 +106,10 @@ def find_leftovers(
         ),
         lost=tuple(lost),
         doorless=tuple(one.name for one in whole if not {DOOR, MODEL_DOOR} <= one.devices.keys()),
-        odd=(*_namesakes(agents), *(_stateless(one) for one in whole if is_stateless(one))),
+        odd=(
+            *starmap(say_shared, shared_names(agents).items()),
+            *(_stateless(one) for one in whole if is_stateless(one)),
+        ),
         owners=roots | lost,
     )  # fmt: skip
 
@@ -124,17 +129,6 @@ def is_stateless(agent: Instance) -> bool:
 def _can_be_agent(root: Instance) -> bool:
     """Whether the root was the agent once; one that an upgrade was making never was."""
     return root.config.get(ROLE_KEY) == PREVIOUS or root.config.get(STAGE_KEY) == DEPLOYED
-
-
-def _namesakes(agents: Sequence[Instance]) -> tuple[str, ...]:
-    by_name: dict[str, list[str]] = {}
-    for one in agents:
-        by_name.setdefault(one.config[AGENT_KEY], []).append(one.name)
-    return tuple(
-        f"The agent {name!r} is several instances: {', '.join(sorted(several))}."
-        for name, several in by_name.items()
-        if len(several) > 1
-    )
 
 
 def _stateless(agent: Instance) -> str:

@@ -39,9 +39,9 @@ from tinyagentos.agents.order import (
     make_order,
 )
 from tinyagentos.agents.plan import check_disk, check_memory
+from tinyagentos.agents.record import certain_agents, find_agent, no_agent
 from tinyagentos.agents.roles import (
     REPLACED_KEY,
-    ROLE_KEY,
     SNAPSHOT_KEY,
     previous_name,
     replaced_at,
@@ -86,11 +86,6 @@ def agent_of(job: Job) -> str:
     return job.subject.partition(":")[2]
 
 
-def no_agent(name: str) -> NotFound:
-    """There is no agent of that name."""
-    return NotFound(f"There is no agent {name[:60]!r}.", hint="`taos agent list` shows the agents.")
-
-
 def check_free(name: str, host: Host) -> None:
     """Conflict while a job is at work on the agent."""
     if job := host.runner.find_active(agent_subject(name)):
@@ -106,24 +101,10 @@ async def get_instance(name: str, host: Host) -> Instance:
     Raises NotFound, or Conflict with the job while that is making the agent or exchanging its
     roots: lists show such an agent. Conflict too when it is not certain which one is meant.
     """
-    if found := await find_instance(name, host):
+    if found := await find_agent(name, host.incus):
         return found
     check_free(name, host)
     raise no_agent(name)
-
-
-async def find_instance(name: str, host: Host) -> Instance | None:
-    """The agent's instance, or None; Conflict when there are several of that name."""
-    found = [
-        one for one in await host.incus.instances.list()
-        if one.config.get(AGENT_KEY) == name and not one.config.get(ROLE_KEY)
-    ]  # fmt: skip
-    if len(found) > 1:
-        raise Conflict(
-            f"The agent {name!r} is several instances: {', '.join(one.name for one in found)}.",
-            hint="Which one is meant nobody can know: remove the other with `incus delete`.",
-        )
-    return found[0] if found else None
 
 
 def _on(instance: Instance, kind: str, **params: str) -> Request:
@@ -342,10 +323,8 @@ async def upgrade_all_again(job: Job, host: Host) -> Params:
 async def _find_upgradable(host: Host) -> set[str]:
     """The agents that there is something newer for."""
     agents = [
-        one for one in await host.incus.instances.list()
-        if AGENT_KEY in one.config
-        and not one.config.get(ROLE_KEY)
-        and one.config.get(STAGE_KEY) == DEPLOYED
+        one for one in certain_agents(await host.incus.instances.list())
+        if one.config.get(STAGE_KEY) == DEPLOYED
         and one.config.get(FRAMEWORK_KEY) in host.recipes
     ]  # fmt: skip
     frameworks = {one.config[FRAMEWORK_KEY] for one in agents}
@@ -593,7 +572,7 @@ async def request_delete(name: str, host: Host, *, keep_state: bool) -> Request:
     Raises NotFound, or Conflict with the job while that is making the agent or exchanging its
     roots. An agent whose job cannot be rolled back can be deleted whatever is left of it.
     """
-    found = await find_instance(name, host)
+    found = await find_agent(name, host.incus)
     busy = host.runner.find_active(agent_subject(name))
     hindered = busy if busy and host.runner.is_hindered(busy.id) else None
     # What another agent knew would have been given back by the deploy's roll back: it is kept,
@@ -622,7 +601,7 @@ def _is_borrowed(instance: Instance | None, hindered: Job | None, host: Host) ->
 
 async def delete_again(job: Job, host: Host) -> Params:
     """The agent, or what the first try left of it."""
-    if await find_instance(agent_of(job), host) is None:
+    if await find_agent(agent_of(job), host.incus) is None:
         pool = await instances.pick_pool(host)
         volume = f"{job.params['instance']}-state"
         left = await host.incus.storage.find_volume(pool.name, volume)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -35,7 +34,15 @@ from tinyagentos.agents.order import (
     VERSION_KEY,
 )
 from tinyagentos.agents.reconcile import is_stateless
-from tinyagentos.agents.requests import agent_subject, no_agent
+from tinyagentos.agents.record import (
+    certain_agents,
+    is_agent,
+    no_agent,
+    pick_agent,
+    say_shared,
+    shared_names,
+)
+from tinyagentos.agents.requests import agent_subject
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_name, replaced_at
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
@@ -58,7 +65,7 @@ from tinyagentos.model.image import image_alias
 from tinyagentos.model.job import Job
 from tinyagentos.model.recipe import Recipe
 
-__all__ = ["Agents", "agent_subject", "no_agent"]
+__all__ = ["Agents", "agent_subject"]
 
 # Kinds of job after which an agent boots.
 STARTING = frozenset(
@@ -103,28 +110,26 @@ class Agents:
             await asyncio.gather(
                 *(
                     self._view(one, previous.get(previous_name(one.name)))
-                    for one in found
-                    if not one.config.get(ROLE_KEY)
+                    for one in filter(is_agent, found)
                 )
             )
         )
-        names = Counter(agent.name for agent in agents)
+        shared = shared_names(found)
         agents = [
-            replace(one, reason="there is another instance of that name, so nothing is done to it")
-            if names[one.name] > 1
+            replace(one, reason=say_shared(one.name, shared[one.name]))
+            if one.name in shared
             else one
             for one in agents
         ]
-        seen = set(names)
+        seen = {agent.name for agent in agents}
         agents += [agent for agent in self._coming() if agent.name not in seen]
         return tuple(sorted(agents, key=lambda agent: agent.name))
 
     async def get_agent(self, name: str) -> Agent:
-        """The agent as it is now; NotFound when there is none."""
+        """The agent as it is now; NotFound when there is none, Conflict when there are several."""
         known = {one.name: one for one in await self._host.watch.instances()}
-        for instance in known.values():
-            if instance.config.get(AGENT_KEY) == name and not instance.config.get(ROLE_KEY):
-                return await self._view(instance, known.get(previous_name(instance.name)))
+        if instance := pick_agent(name, tuple(known.values()), self._host.incus.project):
+            return await self._view(instance, known.get(previous_name(instance.name)))
         for agent in self._coming():
             if agent.name == name:
                 return agent
@@ -160,9 +165,9 @@ class Agents:
         last_used: when an instance last asked a model, as far as is known. Who talks to an agent or
         looks at it uses it, and its start counts as well.
         """
-        for one in await self._host.watch.instances():
+        for one in certain_agents(await self._host.watch.instances()):
             minutes = one.config.get(IDLE_KEY, "")
-            if not minutes.isdecimal() or not one.is_running or one.config.get(ROLE_KEY):
+            if not minutes.isdecimal() or not one.is_running:
                 continue
             used = self._host.uses.last(one.name)
             known = (last_used(one.name), used, one.last_used_at, self._begun)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import HOME
-from tinyagentos.agents.service import no_agent
+from tinyagentos.agents.requests import get_instance
 from tinyagentos.factory.smoke import AGENT_ENV, AGENT_UID
 from tinyagentos.incus import Terminal
 from tinyagentos.model.errors import Conflict
@@ -38,9 +37,7 @@ class Shells:
 
         Raises NotFound, Conflict when the agent does not run, and what Incus raises.
         """
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         if not instance.is_running:
             raise Conflict(
                 f"Agent {name!r} is not running.", hint=f"Start it: `taos agent start {name}`."

@@ -12,9 +12,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tinyagentos.agents.order import AGENT_KEY, STAGE_KEY
+from tinyagentos.agents.order import STAGE_KEY
 from tinyagentos.agents.readiness import Answer
-from tinyagentos.agents.roles import ROLE_KEY
+from tinyagentos.agents.record import is_agent
 from tinyagentos.agents.steps import DEPLOYED
 from tinyagentos.incus import Event, Incus, IncusError, Instance
 
@@ -231,9 +231,8 @@ async def _for_ever(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _can_answer(instance: Instance) -> bool:
-    config = instance.config
-    is_agent = AGENT_KEY in config and not config.get(ROLE_KEY)
-    return is_agent and config.get(STAGE_KEY) == DEPLOYED and instance.is_running
+    is_deployed = instance.config.get(STAGE_KEY) == DEPLOYED
+    return is_agent(instance) and is_deployed and instance.is_running
 
 
 def _instance_of(source: str) -> str:

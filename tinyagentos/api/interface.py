@@ -22,10 +22,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from tinyagentos.access import COOKIE
-from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
 from tinyagentos.agents.order import FRAMEWORK_KEY
-from tinyagentos.agents.service import no_agent
+from tinyagentos.agents.requests import get_instance
 from tinyagentos.api.hosts import HostNames, bare_host
 from tinyagentos.api.ports import Ports
 from tinyagentos.gateway.tokens import agent_token
@@ -117,9 +116,7 @@ class Interfaces:
 
         Raises NotFound when there is no such agent or it has none, Conflict when it does not run.
         """
-        instance = await instances.find_agent_instance(name, self._host)
-        if instance is None:
-            raise no_agent(name)
+        instance = await get_instance(name, self._host)
         recipe = self._host.recipes.get(instance.config.get(FRAMEWORK_KEY, ""))
         if recipe is None or recipe.agent.interface is None:
             raise NotFound(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import aiohttp
 
 from tinyagentos.gateway.reading import read_json
+from tinyagentos.gateway.session import closed_address
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.model.errors import InvalidInput, NotFound, Unavailable
@@ -165,6 +166,12 @@ class Providers:
                 body = await _read_at_most(response, LARGEST_LIST)
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if address := closed_address(error):
+                raise Unavailable(
+                    f"Provider {name!r} leads to {address}, which is no address of a provider.",
+                    hint="It is link-local, reserved or a cloud's metadata service; check the "
+                    f"name in {upstream.provider.url}.",
+                ) from error
             said = f"no answer within {within:.0f} s" if isinstance(error, TimeoutError) else error
             raise Unavailable(
                 f"Provider {name!r} does not answer: {said}.",

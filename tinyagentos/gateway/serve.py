@@ -33,6 +33,7 @@ from tinyagentos.gateway.accounts import Accounts, Tally
 from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange
 from tinyagentos.gateway.limits import USUAL, Limits
 from tinyagentos.gateway.listen import listening
+from tinyagentos.gateway.offline import searches, without_fetching
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.reading import (
     Body,
@@ -44,10 +45,11 @@ from tinyagentos.gateway.reading import (
 )
 from tinyagentos.gateway.refusal import Refusal, read_refusal
 from tinyagentos.gateway.relay import Relay
+from tinyagentos.gateway.session import closed_address
 from tinyagentos.gateway.tokens import owner_of
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
-from tinyagentos.model.provider import ModelChoice, ModelRef, Provider, ProviderKind
+from tinyagentos.model.provider import ModelAccess, ModelChoice, ModelRef, Provider, ProviderKind
 from tinyagentos.store.providers import UsageTable
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ PATHS = {
     "/v1/embeddings": Dialect.embeddings,
 }
 
-ChoiceOf = Callable[[str], Awaitable[ModelChoice | None]]
+AccessOf = Callable[[str], Awaitable[ModelAccess | None]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Question:
     body: Body
     tokens: int
     models: tuple[ModelRef, ...]
+    may_fetch: bool = True
 
     @property
     def most_tokens(self) -> int:
@@ -86,16 +89,16 @@ class Gateway:
         self,
         key: bytes,
         providers: Providers,
-        choice_of: ChoiceOf,
+        access_of: AccessOf,
         usage: UsageTable,
         http: Callable[[], aiohttp.ClientSession],
         now: Callable[[], datetime],
         limits: Limits = USUAL,
     ) -> None:
-        """choice_of: the models of an instance, None when there is no such agent."""
+        """access_of: what an instance may ask, None when there is no such agent."""
         self._key = key
         self._providers = providers
-        self._choice_of = choice_of
+        self._access_of = access_of
         self._accounts = Accounts(usage, now, limits)
         self._http = http
         self._limits = limits
@@ -137,10 +140,10 @@ class Gateway:
         The others are for embeddings, and as they were told of last: nobody is asked for them now.
         """
         try:
-            agent, choice = await self._known(request)
+            agent, access = await self._known(request)
             with self._accounts.request(agent):
                 default = self._providers.known_default()
-                models = choice.models or ((default,) if default else ())
+                models = access.choice.models or ((default,) if default else ())
         except Refusal as refusal:
             return refusal.worded(Dialect.chat)
         its = {one.provider for one in models}
@@ -156,27 +159,28 @@ class Gateway:
     async def _ask(self, request: web.Request) -> web.StreamResponse:
         dialect = PATHS[request.path]
         try:
-            agent, choice = await self._known(request)
+            agent, access = await self._known(request)
             with self._accounts.question(agent) as tally:
-                question = await self._read(request, dialect, choice, tally)
-                self._accounts.reserve(tally, question.most_tokens, choice.monthly_tokens)
+                question = await self._read(request, dialect, access, tally)
+                budget = access.choice.monthly_tokens
+                self._accounts.reserve(tally, question.most_tokens, budget)
                 return await self._answer(question, request, tally)
         except Refusal as refusal:
             return refusal.worded(dialect)
 
-    async def _known(self, request: web.Request) -> tuple[str, ModelChoice]:
-        """Whose request it is, and what models that agent has."""
+    async def _known(self, request: web.Request) -> tuple[str, ModelAccess]:
+        """Whose request it is, and what that agent may ask of models."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             token = request.headers.get("x-api-key", "")
         agent = owner_of(self._key, token.strip())
         try:
-            choice = await self._choice_of(agent) if agent else None
+            access = await self._access_of(agent) if agent else None
         except TaosError as error:
             raise Refusal(503, "api_error", error.message) from error
-        if agent is None or choice is None:
+        if agent is None or access is None:
             raise Refusal(401, "authentication_error", "This is no token of an agent.")
-        return agent, choice
+        return agent, access
 
     async def _models_of(self, choice: ModelChoice) -> tuple[ModelRef, ...]:
         if choice.models:
@@ -190,7 +194,7 @@ class Gateway:
         return (default,)
 
     async def _read(
-        self, request: web.Request, dialect: Dialect, choice: ModelChoice, tally: Tally
+        self, request: web.Request, dialect: Dialect, access: ModelAccess, tally: Tally
     ) -> Question:
         """The question, if it can be read."""
         text = await self._receive(request, tally)
@@ -208,14 +212,16 @@ class Gateway:
                 await asyncio.sleep(0)
         if not isinstance(body, dict):
             raise Refusal(400, "invalid_request_error", "The request is no JSON object.")
-        models = await self._models_of(choice)
+        if not access.may_fetch:
+            body = _kept_in(body, dialect)
+        models = await self._models_of(access.choice)
         if dialect is Dialect.embeddings:
             models = (embedding_model(body.get("model"), models, self._providers.list_known()),)
         # An agent may name one of its models; any other name means the first.
         wanted = tuple(one for one in models if str(one) == body.get("model"))
         return Question(
             tally.agent, dialect, body, question_tokens(len(text), body),
-            tuple(dict.fromkeys((*wanted, *models))),
+            tuple(dict.fromkeys((*wanted, *models))), access.may_fetch,
         )  # fmt: skip
 
     async def _receive(self, request: web.Request, tally: Tally) -> bytearray:
@@ -256,6 +262,8 @@ class Gateway:
         self, model: ModelRef, question: Question, request: web.Request, tally: Tally
     ) -> web.StreamResponse:
         """What the model answers, passed on as it comes; Refusal before any of it was."""
+        if not question.may_fetch and searches(model.model):
+            raise _searching(model)
         try:
             upstream = await self._providers.open(model.provider)
         except TaosError as error:
@@ -314,6 +322,24 @@ def embedding_model(
     return ModelRef(able[0].provider, wanted)
 
 
+def _kept_in(body: Body, dialect: Dialect) -> Body:
+    """The question of an agent without a network; Refusal when a provider would fetch for it."""
+    try:
+        return without_fetching(body, dialect.value)
+    except InvalidInput as error:
+        sentence = f"{error.message} {error.hint}"
+        raise Refusal(400, "invalid_request_error", sentence, is_final=True) from error
+    except RecursionError as error:
+        raise Refusal(400, "invalid_request_error", "The request is too deep.") from error
+
+
+def _searching(model: ModelRef) -> Refusal:
+    sentence = (
+        f"{model} searches the web by itself, which this agent's network policy `none` excludes."
+    )
+    return Refusal(400, "invalid_request_error", sentence)
+
+
 def _worded(question: Question, model: ModelRef, upstream: Upstream) -> tuple[Exchange, bytes]:
     """The question in the provider's words, with what its answer is read with."""
     try:
@@ -337,6 +363,9 @@ def _reached(model: ModelRef) -> Iterator[None]:
     except TimeoutError as error:
         raise Refusal(504, "timeout_error", f"{model} gave no answer in time.") from error
     except (aiohttp.ClientError, OSError) as error:
+        if address := closed_address(error):
+            sentence = f"{model.provider} leads to {address}, which is no address of a provider."
+            raise Refusal(502, "provider_error", sentence) from error
         raise Refusal(
             502, "provider_error", f"{model} cannot be reached ({type(error).__name__})."
         ) from error

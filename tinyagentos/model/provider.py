@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from tinyagentos.model.errors import InvalidInput
@@ -15,6 +16,17 @@ LONGEST_KEY = 4000
 LONGEST_MODEL = 200
 MOST_FALLBACKS = 5
 MOST_TOKENS = 10**12
+
+
+# Where no provider is, but where the host may find what is only for itself: this network,
+# link-local addresses with the metadata services of clouds, groups, reserved ones (RFC 6890), and
+# the metadata services that have another address. Loopback and private networks stay open, for
+# models at home.
+CLOSED = tuple(map(ip_network, (
+    "0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "100.100.100.200/32",
+    "168.63.129.16/32", "::/128", "fe80::/10", "ff00::/8", "fd00:ec2::254/128", "fd20:ce::254/128",
+)))  # fmt: skip
+NAT64 = ip_network("64:ff9b::/96")
 
 
 class ProviderKind(StrEnum):
@@ -99,6 +111,14 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class ModelAccess:
+    """What an agent may ask of models: which, and whether providers may fetch things for it."""
+
+    choice: ModelChoice = ModelChoice()
+    may_fetch: bool = True
+
+
+@dataclass(frozen=True)
 class Usage:
     """What an agent asked of models in a month."""
 
@@ -146,6 +166,47 @@ def checked(new: NewProvider) -> NewProvider:
     return replace(new, url=_checked_url(new.url or USUAL_URL[new.kind]), key=new.key.strip())
 
 
+def is_closed(address: str) -> bool:
+    """Whether the address (an IP address as text) is one where no provider can be.
+
+    Addresses of IPv6 that lead to one of IPv4 count as that one.
+    """
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return True
+    return any(one in network for one in (found, *_within(found)) for network in CLOSED)
+
+
+def _within(address: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
+    """The addresses of IPv4 that an address of IPv6 has in it (mapped, 6to4, Teredo, NAT64)."""
+    if isinstance(address, IPv4Address):
+        return ()
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
+    is_compatible = int(address) >> 32 == 0 and int(address) > 1
+    inner = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()),
+             last if address in NAT64 or is_compatible else None)  # fmt: skip
+    return tuple(one for one in inner if one is not None)
+
+
+def _check_address(url: str, host: str) -> None:
+    """InvalidInput when the host is written as an address where no provider can be."""
+    try:
+        ip_address(host)
+    except ValueError:
+        # 0xA9FEA9FE, 2852039166 and 169.254 are addresses to the system, and names to nobody.
+        if not re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)", host.rstrip(".").rpartition(".")[2], re.I):
+            return
+    else:
+        if not is_closed(host):
+            return
+    raise InvalidInput(
+        f"{url[:100]!r} is no address of a provider.",
+        hint="Link-local, multicast and reserved addresses, those of a cloud's metadata service "
+        "and unusual spellings of addresses are refused.",
+    )
+
+
 def _checked_url(url: str) -> str:
     hint = "Give one such as https://models.example/v1, without user, query or fragment."
     wrong = InvalidInput(f"{url[:100]!r} is no web address of a provider.", hint=hint)
@@ -159,6 +220,7 @@ def _checked_url(url: str) -> str:
         raise wrong from None
     if not is_fine or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable():
         raise wrong
+    _check_address(url, parts.hostname or "")
     return url.rstrip("/")
 
 

@@ -20,7 +20,14 @@ from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.tokens import model_token
 from tinyagentos.gateway.vault import Vault
-from tinyagentos.model.provider import ModelChoice, NewProvider, ProviderKind, Usage, parse_model
+from tinyagentos.model.provider import (
+    ModelAccess,
+    ModelChoice,
+    NewProvider,
+    ProviderKind,
+    Usage,
+    parse_model,
+)
 from tinyagentos.store.database import Database
 from tinyagentos.store.providers import ProviderTable, UsageTable
 
@@ -41,6 +48,7 @@ class Asking:
     stack: AsyncExitStack
     socket: Path
     now: datetime = NOW
+    may_fetch: bool = True
     fakes: list[FakeProvider] = field(default_factory=list)
 
     async def add(
@@ -90,11 +98,12 @@ async def asking(folder: Path, limits: Limits = USUAL) -> AsyncIterator[Asking]:
     providers = Providers(ProviderTable(database), Vault(b"v" * 32), http)
     choices: dict[str, ModelChoice | None] = {AGENT: ModelChoice()}
 
-    async def choice_of(instance: str) -> ModelChoice | None:
-        return choices.get(instance)
+    async def access_of(instance: str) -> ModelAccess | None:
+        choice = choices.get(instance)
+        return choice and ModelAccess(choice, made[0].may_fetch)
 
     gateway = Gateway(
-        HOST_KEY, providers, choice_of, usage, http, lambda: made[0].now if made else NOW, limits
+        HOST_KEY, providers, access_of, usage, http, lambda: made[0].now if made else NOW, limits
     )
     socket = folder / "gateway.sock"
     async with AsyncExitStack() as stack:

@@ -395,7 +395,7 @@ async def test_while_nobody_knows_its_models_an_agent_is_told_to_wait(
     async def away(_: str) -> ModelChoice:
         raise HostNotReady("Incus does not answer.", hint="Wait.")
 
-    monkeypatch.setattr(ask.gateway, "_choice_of", away)
+    monkeypatch.setattr(ask.gateway, "_access_of", away)
     status, said = await ask.chat()
     assert (status, said["error"]["message"]) == (503, "Incus does not answer.")
 

@@ -8,6 +8,7 @@ from typing import Literal
 from markupsafe import Markup
 from nicegui import ui
 
+from tinyagentos.agents.record import ambiguous
 from tinyagentos.agents.service import agent_subject
 from tinyagentos.model.agent import Agent, AgentState
 from tinyagentos.model.job import Job, JobState
@@ -110,8 +111,22 @@ class AgentPage:
     def _build_called(self) -> None:
         self._called = show(tag="p").classes("called")
 
+    def _named(self) -> list[Agent]:
+        return [one for one in self._site.feed.sight.agents if one.name == self._name]
+
     def _find(self) -> Agent | None:
-        return next((one for one in self._site.feed.sight.agents if one.name == self._name), None)
+        """The agent; None when there is none, or when several instances have its name."""
+        named = self._named()
+        return named[0] if len(named) == 1 else None
+
+    def _say_ambiguous(self) -> list[Markup]:
+        """What is said instead of an agent that is several instances; else nothing."""
+        named = self._named()
+        if len(named) < 2:
+            return []
+        project = self._site.services.host.incus.project
+        error = ambiguous(self._name, (one.instance for one in named), project)
+        return [notice("fail", error.message, error.hint)]
 
     def _job(self) -> Job | None:
         return find_job(self._site.services, agent_subject(self._name))
@@ -132,7 +147,7 @@ class AgentPage:
         sight = self._site.feed.sight
         put(self._chip, words.agent_chip(agent.state) if agent else None)
         put(self._called, agent.title if agent else None)
-        above: list[Markup] = []
+        above = self._say_ambiguous()
         if sight.problem:
             above.append(notice("fail", sight.problem.message, sight.problem.hint))
         if agent and agent.reason:
@@ -146,7 +161,7 @@ class AgentPage:
             above.append(el("section", figures, lines, class_="card", aria_label="In use"))
         put(self._above, Markup("").join(above))
         self._show_work(job, agent)
-        self._nothing.visible = not (agent or self._work_card.visible or sight.problem)
+        self._nothing.visible = not (agent or above or self._work_card.visible)
         self._show_controls(agent, job)
         if agent and self._about:
             self._about.renew(agent)
