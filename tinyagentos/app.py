@@ -301,7 +301,7 @@ async def run_server(settings: Settings) -> None:
     from tinyagentos.host.server import allow_files
     from tinyagentos.web.entrance import Entrance
 
-    log.set_up(settings.log_level)
+    log.set_up(settings.log_level, settings.data_dir / "server.log")
     allow_files()
     ensure_folders(settings)
     with listening(settings) as sockets:
