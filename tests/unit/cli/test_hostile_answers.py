@@ -81,7 +81,8 @@ class HostileServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         if path.endswith("/chat"):
             return 200, f"event: text\ndata: {json.dumps({'text': EVIL})}\n\n"
         if path.endswith("/events"):
-            return 200, f"data: {json.dumps(hostile(wire.Job, choose))}\n\n"
+            job = json.dumps(hostile(wire.Job, choose), ensure_ascii=False)  # as the server does
+            return 200, f"data: {job}\n\n"
         [route] = [one for one in self.routes() if one.matches(scope)[0] is Match.FULL][:1]
         if route.response_model is None:
             return 204, ""
