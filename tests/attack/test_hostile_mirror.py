@@ -232,6 +232,9 @@ async def test_a_mirror_that_leads_astray_or_stalls(
         content = released.files.get(asked)
         return aioweb.Response(status=404) if content is None else aioweb.Response(body=content)
 
+    def is_enough() -> bool:
+        return 0 < asked_at < time.monotonic() - 1
+
     app = aioweb.Application()
     app.router.add_get("/{name:.*}", serve)
     runner = aioweb.AppRunner(app, shutdown_timeout=0.1)
@@ -244,9 +247,7 @@ async def test_a_mirror_that_leads_astray_or_stalls(
             *((image, one) for one in ANSWERS), *(("timestamp.json", one) for one in OF_CHANNEL)
         ):  # fmt: skip
             now, asked_at = attack, 0.0
-            job = await assert_refused(
-                taos, fake, is_enough=lambda: 0 < asked_at < time.monotonic() - 1
-            )
+            job = await assert_refused(taos, fake, is_enough=is_enough)
             assert asked_at
             assert_harmless(json.dumps(job, ensure_ascii=False))
         assert_harmless(await taos.command("job", "show", job["id"]))
