@@ -259,4 +259,5 @@ def derive(password: str, salt: bytes) -> bytes:
 
 def digest(token: str) -> str:
     """What is kept of a random token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    # A head may have bytes that are no UTF-8; they come as surrogates.
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()

@@ -42,8 +42,10 @@ from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
+from tinyagentos.host.daemon_logs import shorten_logs
 from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
 from tinyagentos.host.incus_rules import IncusRules
+from tinyagentos.host.incus_daemon import DAEMON_SOCKETS
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.host.walls import RECORD, Firewall, Walls
@@ -69,6 +71,7 @@ TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
 ADDRESSES_EVERY = 60.0
 AGAIN_AFTER = 10.0
+LOGS_EVERY = 20.0
 
 
 class Services:
@@ -191,6 +194,7 @@ class Services:
                 ),
                 name="confine",
             ),
+            asyncio.create_task(keep_up("shortening logs", self._shorten_logs), name="logs"),
         )
         try:
             async with self.gateway.serving(self.settings.gateway_socket):
@@ -219,6 +223,14 @@ class Services:
         while True:
             known = await refresh_when_changed(known, self.host)
             await asyncio.sleep(ADDRESSES_EVERY)
+
+    async def _shorten_logs(self) -> None:
+        """Keep the logs of Incus's helpers small, where the host's own Incus is used."""
+        while True:
+            if os.geteuid() == 0 and self.settings.incus_socket in DAEMON_SOCKETS:
+                for log_file in await asyncio.to_thread(shorten_logs):
+                    _log.warning("a log was emptied", extra={"file": log_file})
+            await asyncio.sleep(LOGS_EVERY)
 
     async def _forget_usage(self) -> None:
         # Jobs first: an instance that an upgrade renames has one.
@@ -324,7 +336,7 @@ async def run_server(settings: Settings) -> None:
     from tinyagentos.host.server import allow_files
     from tinyagentos.web.entrance import Entrance
 
-    log.set_up(settings.log_level)
+    log.set_up(settings.log_level, settings.data_dir / "server.log")
     allow_files()
     ensure_folders(settings)
     with listening(settings) as sockets:

@@ -195,7 +195,7 @@ class Client:
                 if response.status_code != 200:
                     response.read()
                     raise _error(response)
-                yield from response.iter_lines()
+                yield from _lines(response)
         except httpx.TransportError as error:
             raise _no_server(error) from error
 
@@ -212,7 +212,7 @@ class Client:
                 if response.status_code != 200:
                     response.read()
                     raise _error(response)
-                yield from _said(response.iter_lines())
+                yield from _said(_lines(response))
         except httpx.TransportError as error:
             raise _no_server(error) from error
 
@@ -344,7 +344,7 @@ class Client:
             if response.status_code != 200:
                 response.read()
                 raise _error(response)
-            for line in response.iter_lines():
+            for line in _lines(response):
                 if line.startswith("data: "):
                     yield wire.Job.model_validate_json(line.removeprefix("data: "))
 
@@ -445,6 +445,17 @@ def _error(response: httpx.Response) -> TaosError:
             hint="Is it taOS that listens there? Look at `host` and `port` in taos.toml.",
         )
     return _ERRORS.get(problem.code, TaosError)(problem.detail, hint=problem.hint)
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """The lines of the answer as they come. httpx's own also end at U+2028 and others, which JSON
+    has in its strings."""
+    kept = ""
+    for piece in response.iter_text():
+        *lines, kept = (kept + piece).split("\n")
+        yield from lines
+    if kept:
+        yield kept
 
 
 def _said(lines: Iterator[str]) -> Iterator[str]:

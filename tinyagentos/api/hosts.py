@@ -9,6 +9,7 @@ from html import escape
 from starlette.responses import HTMLResponse, Response
 
 from tinyagentos.config import SETTINGS_FILE, Settings
+from tinyagentos.visible import visible_line
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
@@ -57,7 +58,7 @@ def is_address(host: str) -> bool:
 
 def other_name_page(header: str, address: str) -> Response:
     """For a person who asked by a name that is none of ours. address: where we are."""
-    name = escape(bare_host(header)[:200])
+    name = escape(visible_line(bare_host(header)[:200]))
     body = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>taOS</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>:root {{ color-scheme: light dark }} body {{ font: 1rem/1.5 system-ui, sans-serif;

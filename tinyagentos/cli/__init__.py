@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from tinyagentos import __version__
-from tinyagentos.cli import agent, guide, host, image, job, provider, serve, up, web
+from tinyagentos.cli import agent, guide, host, image, job, provider, screen, serve, up, web
 from tinyagentos.cli.errors import guarded
 
 app = typer.Typer(
@@ -22,7 +21,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"taos {__version__}\n")
+        screen.write(f"taos {__version__}\n")
         raise typer.Exit
 
 
@@ -48,8 +47,6 @@ host.register(app)
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # our marks, on a terminal that has no Unicode
+    screen.prepare()
     # Named here: through the launcher Python would call it by the module.
     sys.exit(guarded(lambda: app(prog_name="taos")))

@@ -10,6 +10,7 @@ import typer
 from tinyagentos.client import Client
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import Unauthorized
+from tinyagentos.visible import visible_line
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 
@@ -40,7 +41,8 @@ def complete_jobs(begun: str) -> list[str]:
 def _complete(begun: str, path: str, key: str = "name") -> list[str]:
     try:
         found = connect().look(path, within=COMPLETE_WITHIN)
-        return [one[key] for one in found if str(one[key]).startswith(begun)]
+        names = [str(one[key]) for one in found]
+        return [one for one in names if one.startswith(begun) and one == visible_line(one)]
     except Exception:
         return []
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
+import traceback
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from tinyagentos.cli import screen
 from tinyagentos.config import SETTINGS_FILE, Settings, read_program
 from tinyagentos.model.errors import Cancelled, InvalidInput, TaosError
+from tinyagentos.visible import visible_line, visible_quote
 
 DONE, FAILED, USAGE, CANCELLED = 0, 1, 2, 3
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
@@ -33,9 +35,9 @@ def as_typed(text: str, program: str = "") -> str:
 
 def say(error: TaosError) -> None:
     """One sentence and a hint on standard error."""
-    sys.stderr.write(as_typed(f"taos: {error.message}\n"))
+    screen.write_error(visible_quote(as_typed(f"taos: {error.message}")) + "\n")
     if error.hint:
-        sys.stderr.write(as_typed(f"  hint: {error.hint}\n"))
+        screen.write_error(visible_line(as_typed(f"  hint: {error.hint}")) + "\n")
 
 
 def guarded(command: Callable[[], None]) -> int:
@@ -47,7 +49,7 @@ def guarded(command: Callable[[], None]) -> int:
         return exit_status(error)
     except ValidationError as error:
         if error.title != Settings.__name__:
-            raise
+            return _say_unexpected()
         first = error.errors()[0]
         say(
             InvalidInput(
@@ -64,4 +66,12 @@ def guarded(command: Callable[[], None]) -> int:
             say(Cancelled("Stopped.", hint="What the server has begun goes on: `taos job list`."))
             return CANCELLED
         return ended.code if isinstance(ended.code, int) else FAILED
+    except Exception:
+        return _say_unexpected()
     return DONE
+
+
+def _say_unexpected() -> int:
+    # It may quote what anybody sent.
+    screen.write_error(visible_quote(traceback.format_exc()) + "\n")
+    return FAILED

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 from typer.core import TyperGroup
 
+from tinyagentos.cli import screen
 from tinyagentos.cli.common import Json
 from tinyagentos.cli.render import print_json, print_table
 from tinyagentos.model.errors import InvalidInput
@@ -55,9 +55,7 @@ def show_help(
         print_json({"topic": words[0], "text": text}) if as_json else show_markdown(text)
     else:
         text = command_help(words, context)
-        print_json({"command": " ".join(words), "text": text}) if as_json else sys.stdout.write(
-            text
-        )
+        print_json({"command": " ".join(words), "text": text}) if as_json else screen.write(text)
 
 
 def find_topic(name: str) -> Path:
@@ -78,22 +76,26 @@ def title_of(page: Path) -> str:
 def show_markdown(text: str) -> None:
     """The page for a terminal, in a pager where there is one; as it is in a pipe."""
     if not sys.stdout.isatty():
-        sys.stdout.write(text)
+        screen.write(text)
         return
-    drawn = draw(text, min(Console().width, WIDEST))
+    width = min(screen.Screen().width, WIDEST)
     if less := shutil.which("less"):
         # -R: styles and not their codes; -FX: what fits stays on the screen, and nobody waits.
-        subprocess.run([less, "-FRX"], input=drawn, text=True, check=False)
+        subprocess.run([less, "-FRX"], input=draw(text, width), text=True, check=False)
     else:
-        sys.stdout.write(drawn)
+        screen.Screen(width=width).print(as_drawn(text))
 
 
 def draw(text: str, width: int) -> str:
     """The page with a terminal's styles, in rows of at most that width."""
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=True)
-    console.print(Markdown(for_terminal(text), hyperlinks=False))
+    screen.Screen(file=file, width=width, force_terminal=True).print(as_drawn(text))
     return file.getvalue()
+
+
+def as_drawn(text: str) -> Markdown:
+    """The page as rich draws it."""
+    return Markdown(for_terminal(text), hyperlinks=False)
 
 
 def for_terminal(text: str) -> str:

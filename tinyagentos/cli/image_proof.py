@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from tinyagentos.cli.common import Json, need_root
-from tinyagentos.cli.render import print_json, print_line, print_table
+from tinyagentos.cli.render import print_json, print_line, print_table, print_text
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.smoke import Check, CheckState, raise_failed
+from tinyagentos.visible import visible
 
 TOP = 25
 ImageArgument = Annotated[Path, typer.Argument(help="An image made by `taos image build`.")]
@@ -40,7 +41,7 @@ def report_image(
     weighed = weights.measure_image(file)
     before = weights.read_against(against, weighed) if against else None
     if treemap and draw:
-        _write(treemap, draw(weighed))
+        _write(treemap, visible(draw(weighed)))
     changes = weights.compare(before, weighed) if before else ()
     if as_json:
         document = json.loads(weighed.render())
@@ -49,13 +50,14 @@ def report_image(
         print_json(document)
         return
     if markdown:
-        print_line(weights.render_markdown(weighed, before, top).rstrip())
+        print_text(weights.render_markdown(weighed, before, top).rstrip())
         return
     print_line(weights.title(weighed))
     print_table(_upper(weights.HEADINGS), weights.component_rows(weighed, top), "Nothing inside.")
     print_line(weights.NOTE)
     if before:
-        print_line(f"\nagainst {weights.title(before)}")
+        print_line("")
+        print_line(f"against {weights.title(before)}")
         print_table(
             _upper(weights.CHANGE_HEADINGS), weights.change_rows(changes[:top]), "No change."
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyagentos.cli import screen
 from tinyagentos.cli.common import Json
 from tinyagentos.cli.render import print_json, print_line
 from tinyagentos.config import Settings
@@ -147,9 +148,7 @@ def _passphrase(settings: Settings, *, new: bool = False) -> Passphrase:
 
 def _prompt(role: str, *, new: bool) -> str:
     what = "Passphrase for the new keys (empty: none)" if new else f"Passphrase of the {role} key"
-    return str(
-        typer.prompt(what, default="", hide_input=True, show_default=False, confirmation_prompt=new)
-    )
+    return screen.ask_secret(what, twice=new, may_be_empty=True)
 
 
 def _say(index: Index) -> None:

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from tinyagentos import wire
-from tinyagentos.cli.render import print_line
+from tinyagentos.cli.render import print_line, print_quote
+from tinyagentos.cli.screen import Screen
 from tinyagentos.client import Client
 from tinyagentos.model.errors import Cancelled, TaosError
 from tinyagentos.model.job import JobState, StepState
+from tinyagentos.visible import visible_line
 
 # Seconds that a job of this kind usually takes here, by the way it goes.
 Usual = Mapping[str, float | None]
@@ -84,7 +86,7 @@ def follow_job(
 
 def can_redraw() -> bool:
     """Whether standard output is a terminal on which lines can be drawn again."""
-    return sys.stdout.isatty() and not Console().is_dumb_terminal
+    return sys.stdout.isatty() and not Screen().is_dumb_terminal
 
 
 def check_succeeded(job: wire.Job) -> None:
@@ -110,7 +112,7 @@ def print_job(job: wire.Job) -> None:
     for step in job.steps:
         print_line(f"  {step_line(step)}")
     if job.error:
-        print_line(f"  {job.error.message}")
+        print_quote(f"  {job.error.message}")
         if job.error.hint:
             print_line(f"  hint: {job.error.hint}")
 
@@ -215,7 +217,7 @@ class JobPicture:
         if job.state in (JobState.queued, JobState.interrupted):
             rows.append(_row("waiting for its turn", "dim"))
         if job.source:
-            rows.append(Text(f"by {job.source}: {job.source_reason}", style="dim"))
+            rows.append(Text(visible_line(f"by {job.source}: {job.source_reason}"), style="dim"))
         rows += [_row(step_line(step, since), MARKS[step.state][1]) for step in job.steps]
         if gauge := self._gauge(job, since):
             rows.append(_bar(gauge))
@@ -237,7 +239,7 @@ def current(job: wire.Job) -> wire.Step | None:
 
 def _row(text: str, style: str) -> Text:
     # A row that is cut off keeps the picture's height; one that wrapped would make it jump.
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+    return Text(visible_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _bar(gauge: Gauge) -> Table:
@@ -271,7 +273,7 @@ def _show_plain(jobs: Iterable[wire.Job], usual: Usual) -> Iterator[wire.Job]:
 def _show_live(jobs: Iterable[wire.Job], usual: Usual) -> Iterator[wire.Job]:
     """All steps, redrawn in a steady beat while the job goes on."""
     picture = JobPicture(time.monotonic, usual)
-    with Live(picture, refresh_per_second=REDRAWS):
+    with Live(picture, console=Screen(), refresh_per_second=REDRAWS):
         for job in jobs:
             picture.tell(job)
             yield job

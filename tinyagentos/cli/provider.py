@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from tinyagentos import wire
+from tinyagentos.cli import screen
 from tinyagentos.cli.common import Json, complete_providers, connect
 from tinyagentos.cli.render import print_json, print_line, print_table
 from tinyagentos.config import read_provider_key
@@ -54,7 +55,7 @@ def add(
         print_line(f"provider {added.name} ({added.kind}, {added.url}) is kept")
     if test:
         tested = client.test_provider(name)
-        added = next(one for one in client.providers() if one.name == name)
+        added = next((one for one in client.providers() if one.name == name), added)
         if not as_json:
             print_line(
                 f"it answers in {tested.seconds:.1f} s and has {len(tested.models)} models;"
@@ -73,10 +74,7 @@ def read_key(name: str, kind: str, *, stdin: bool) -> str:
         return given
     if kind == ProviderKind.ollama or not sys.stdin.isatty():
         return ""
-    asked: str = typer.prompt(
-        f"Key of {name} (empty if it needs none)", default="", hide_input=True, show_default=False
-    )
-    return asked.strip()
+    return screen.ask_secret(f"Key of {name} (empty if it needs none)", may_be_empty=True).strip()
 
 
 @app.command("list")

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tinyagentos.cli import screen
 from tinyagentos.cli.errors import as_typed
+from tinyagentos.visible import visible_line, visible_pieces, visible_quote
 
 PIPE_WIDTH = 10_000
 
@@ -24,25 +25,31 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> No
         plain = value
     else:
         plain = [one.model_dump(mode="json") for one in value]
-    sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+    screen.write(json.dumps(plain, indent=2) + "\n")
 
 
 def print_line(line: str) -> None:
-    """A line of our own on standard output; commands in it as the person typed ours."""
-    print_text(as_typed(line))
+    """One line of our own on standard output; commands in it as the person typed ours.
+
+    A newline in it came with a value from elsewhere and is shown as an escape.
+    """
+    screen.write(visible_line(as_typed(line)) + "\n")
 
 
-def print_text(line: str) -> None:
-    """A line on standard output as it is, whoever wrote it."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def print_quote(text: str) -> None:
+    """A message that may go on with the words of others in more lines."""
+    screen.write(visible_quote(as_typed(text)) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Text as it is, whoever wrote it, in all its lines."""
+    screen.write(text + "\n")
 
 
 def print_pieces(pieces: Iterable[str]) -> None:
-    """Text as it comes, without what would steer the terminal; a new line at its end."""
-    for piece in pieces:
-        sys.stdout.write("".join(one for one in piece if one.isprintable() or one in "\n\t"))
-        sys.stdout.flush()
+    """Text as it comes; a new line at its end."""
+    for piece in visible_pieces(pieces):
+        screen.write(piece)
     print_line("")
 
 
@@ -55,7 +62,7 @@ def ask_line(prompt: str) -> str:
     """A line from the person at the terminal; empty when there are no more."""
     while True:
         try:
-            if line := input(prompt).strip():
+            if line := screen.ask(prompt).strip():
                 return line
         except EOFError:
             print_line("")
@@ -65,7 +72,7 @@ def ask_line(prompt: str) -> str:
 def ask_once(prompt: str) -> str:
     """What the person types at that, if anything."""
     try:
-        return input(prompt).strip()
+        return screen.ask(prompt).strip()
     except EOFError:
         print_line("")
         return ""
@@ -81,6 +88,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], nothing:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible_line(cell)) for cell in row))
     # In a pipe a row is a line, however long.
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    screen.Screen(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)

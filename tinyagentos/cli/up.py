@@ -53,7 +53,8 @@ def up(
         print_json(ready)
         return
     link, talk = web_link(client, settings), ways_to_talk(ready.name, has_model(client, ready.name))
-    print_line("\n".join(summary(ready, settings, link, talk)))
+    for line in summary(ready, settings, link, talk):
+        print_line(line)
 
 
 def outlook(plans: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tinyagentos.cli import screen
 from tinyagentos.cli.common import Json, connect
 from tinyagentos.cli.render import print_json, print_line
 from tinyagentos.client import Client, web_address
@@ -58,4 +59,4 @@ def ask() -> str:
     """A password typed twice; InvalidInput when nobody is there to type."""
     if not sys.stdin.isatty():
         raise InvalidInput("There is no terminal to type the password on.", hint="Use --stdin.")
-    return str(typer.prompt("New web password", hide_input=True, confirmation_prompt=True))
+    return screen.ask_secret("New web password", twice=True)

@@ -22,6 +22,7 @@ from tinyagentos.factory.image_file import (
 )
 from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.image import ARCH_OF_MACHINE
+from tinyagentos.visible import visible_line
 
 LEVEL, WINDOW_LOG = 3, 27
 REPORT_SUFFIX = ".report.json"
@@ -232,7 +233,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[s
     yield f"| {' | '.join(headings)} |"
     yield f"|---|{'---:|' * (len(headings) - 1)}"
     for row in rows:
-        yield f"| {' | '.join(row)} |"
+        yield f"| {' | '.join(map(visible_line, row))} |"
 
 
 def _row(one: Component, report: ImageReport, name: str = "") -> tuple[str, str, str, str, str]:

@@ -163,6 +163,8 @@ Restart=always
 RestartSec=2
 KillMode=process
 LimitNOFILE={MOST_FILES}
+LogRateLimitIntervalSec=30s
+LogRateLimitBurst=1000
 
 [Install]
 WantedBy=multi-user.target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tarfile
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tinyagentos.signing.channel import METADATA_LIMIT, Fetch, directory
 
 CONNECT_WITHIN = 10.0
 METADATA_WITHIN = 30.0
+# All of a small file; the other is for each read, and a mirror may send a byte before each ends.
+METADATA_WHOLE_WITHIN = 60.0
 READ_SIZE = 1 << 18
 # Not answers about the file, but about the moment, the address's age or the server's health.
 PASSING = frozenset({401, 403, 408, 425, 429, 500, 502, 503, 504})
@@ -98,7 +101,7 @@ class Source:
             yield Part(begun, total, answer.content.iter_chunked(READ_SIZE))
 
     def _fetch(self, name: str) -> Iterator[bytes]:
-        taken = 0
+        taken, until = 0, time.monotonic() + METADATA_WHOLE_WITHIN
         try:
             with httpx.stream(
                 "GET", self._url(name), timeout=METADATA_WITHIN, follow_redirects=True
@@ -115,6 +118,11 @@ class Source:
                     taken += len(piece)
                     if taken > METADATA_LIMIT:
                         return
+                    if time.monotonic() > until:
+                        raise Unavailable(
+                            f"The channel sends {name[:100]} too slowly.",
+                            hint="It is tried again later.",
+                        )
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"The channel cannot be reached ({type(error).__name__}).",
@@ -213,7 +221,7 @@ def _range(answer: aiohttp.ClientResponse, start: int) -> tuple[int, int | None]
             "The channel sends another part of the image than it was asked for.",
             hint="It is tried again.",
         )
-    return start, int(total) if total.isdigit() else None
+    return start, int(total) if re.fullmatch("[0-9]{1,18}", total) else None
 
 
 def _words(error: BaseException, stall: float) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from tinyagentos.access import COOKIE, LEAST_LENGTH, SESSION_LASTS
 from tinyagentos.model.errors import TaosError, Unauthorized
+from tinyagentos.visible import visible
 from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import FILES, HEAD
 from tinyagentos.web.services import Services
@@ -142,8 +143,8 @@ def plain_page(title: str, body: str, *, status: int = 200, again: bool = False)
     return HTMLResponse(
         f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{refresh}
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>{HEAD}</head>
-<body class="door"><main class="door-card">{body}</main></body></html>""",
+<title>{escape(visible(title))}</title>{HEAD}</head>
+<body class="door"><main class="door-card">{visible(body)}</main></body></html>""",
         status,
         headers={"Cache-Control": "no-store"},
     )

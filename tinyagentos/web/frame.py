@@ -90,7 +90,7 @@ def frame(
     called: builds what else the title says.
     """
     client = ui.context.client
-    ui.page_title(f"{title} · taOS")
+    ui.page_title(f"{plain(title)} · taOS")
     with client.layout:
         show(_top(place), tag="header").classes("top").move(target_index=0)
     with ui.element("div").classes("page").props("id=main tabindex=-1"):
@@ -151,7 +151,7 @@ def tell(message: str, hint: str = "", kind: str = "ok") -> None:
     """Say something for a few seconds; a failure stays longer."""
     is_failure = kind == "fail"
     ui.notify(
-        message,
+        plain(message),
         position="top",  # on a phone dialogs and navigation are at the bottom
         caption=plain(for_web(hint)) or None,
         timeout=15000 if is_failure else 4000,
@@ -175,7 +175,9 @@ class Field:
     def set(self, value: str) -> None:
         """Have another value in it. Vue knows only what the field began with."""
         self.value = value
-        self.box.client.run_javascript(f"taosSet({json.dumps(self.id)}, {json.dumps(value)})")
+        self.box.client.run_javascript(
+            f"taosSet({json.dumps(self.id)}, {json.dumps(plain(value))})"
+        )
 
     def say(self, words: str, *, wrong: bool = False) -> None:
         """Change the line below."""
@@ -196,7 +198,7 @@ def text_field(
         show(label, tag="label").props(f"for={name}")
         # `^`: the attribute. Vue would set the property back whenever anything else changes.
         box = ui.element("input").props(f"id={name} aria-describedby={name}-said autocomplete=off")
-        for key, given in ({"type": "text", "^value": value} | attributes).items():
+        for key, given in ({"type": "text", "^value": plain(value)} | attributes).items():
             box._props[key] = given
         line = show(hint).classes("said").props(f"id={name}-said aria-live=polite")
     field = Field(value, box, line, name)

@@ -11,6 +11,7 @@ from nicegui import background_tasks, ui
 
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import Conflict, TaosError
+from tinyagentos.visible import visible_line
 from tinyagentos.web.feed import Change
 from tinyagentos.web.frame import Site, put, show, text_field, trouble
 
@@ -62,6 +63,7 @@ class LogView:
 
     def _grow(self, lines: list[str]) -> None:
         """Show what is wanted of more lines."""
+        lines = list(map(visible_line, lines))
         self._lines.extend(lines)
         del self._lines[:-KEPT_LINES]
         if text := "".join(f"{one}\n" for one in self._wanted(lines)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from tinyagentos.visible import visible
 from tinyagentos.web.hints import for_web
 from tinyagentos.web.look import icon as svg
 
@@ -11,13 +12,16 @@ Content = str | Markup | None
 
 
 def as_html(content: Content) -> str:
-    """The content for a browser. The one way there: a string is words unless it is Markup."""
-    return str(escape(content or ""))
+    """The content for a browser. The one way there: a string is words unless it is Markup.
+
+    What steers terminals, is unseen or turns text around is shown as on the command line.
+    """
+    return visible(str(escape(content or "")))
 
 
 def plain(content: Content) -> str:
     """The content's words alone."""
-    return content.striptags() if isinstance(content, Markup) else content or ""
+    return visible(content.striptags() if isinstance(content, Markup) else content or "")
 
 
 def el(tag: str, *children: Content, **attributes: str | bool | None) -> Markup:

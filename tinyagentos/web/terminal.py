@@ -113,7 +113,7 @@ class TerminalView:
             typed = with_control(typed)
             self._hold_ctrl(hold=False)
         if self._terminal and len(typed) <= MOST_TYPED:
-            await self._terminal.send(typed.encode())
+            await self._terminal.send(typed.encode(errors="replace"))
 
     async def _resized(self, event: XtermResizeEventArguments) -> None:
         self._size = (event.cols, event.rows)

@@ -64,7 +64,7 @@ def test_what_cannot_be_added(server: LiveServer, taos: Taos, argv: tuple[str, .
 
 def test_a_question_and_its_answer(server: LiveServer, taos: Taos) -> None:
     said = taos("agent", "chat", "hello", "good \x1b[31mmorning")
-    assert (said.status, said.out) == (DONE, "You said good [31mmorning\n")
+    assert (said.status, said.out) == (DONE, "You said good \\x1b[31mmorning\n")
     told = taos("agent", "chat", "hello", "again", "--conversation", "two", "--json")
     assert json.loads(told.out) == {"answer": "You said again"}
     assert server.services.chat.heard[-1] == ("again", "two")

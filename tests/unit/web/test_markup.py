@@ -12,6 +12,7 @@ from nicegui import ui
 from tests.unit.web.test_timeline import job
 from tinyagentos.model.job import JobState, Problem
 from tinyagentos.web import timeline
+from tinyagentos.web.chat import render_words
 from tinyagentos.web.frame import put
 from tinyagentos.web.markup import Content, el, notice
 
@@ -26,10 +27,22 @@ EVIL = "<img src=x onerror=alert(1)>"
         (el("b", EVIL), "<b>&lt;img src=x onerror=alert(1)&gt;</b>"),
         (Markup("<i>ours</i>"), "<i>ours</i>"),
         (f"{el('b', 'put into a plain string')}", "&lt;b&gt;put into a plain string&lt;/b&gt;"),
+        (el("b", "\x1b[2J\u202e", title="\x9b"), '<b title="\\x9b">\\x1b[2J\\u202e</b>'),
+        (render_words("&#x202e;*a\x1b*"), "<p>\\u202e<em>a\\x1b</em></p>\n"),
         ("", ""),
         (None, ""),
     ],
-    ids=["words", "quotes", "words in markup", "markup", "markup made plain", "empty", "nothing"],
+    ids=[
+        "words",
+        "quotes",
+        "words in markup",
+        "markup",
+        "markup made plain",
+        "escapes",
+        "escapes in an answer",
+        "empty",
+        "nothing",
+    ],
 )
 def test_what_is_put_into_a_page_is_escaped_unless_it_is_markup(
     content: Content, shown: str
