@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from tinyagentos.model.errors import Conflict, InvalidInput, TooManyTries, Unauthorized
+from tinyagentos.net.limits import network_of
 from tinyagentos.store.access import AccessTable
 
 COOKIE = "taos_session"
@@ -35,7 +35,6 @@ MOST_CALLERS = 1000
 # So many wrong tries from anywhere are no household's: from then on one try in PACE is looked at.
 ALL_TRIES = 30
 PACE = timedelta(seconds=10)
-HOUSEHOLD_BITS = 64
 # Without letters and digits that are mistaken for each other.
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -53,22 +52,6 @@ class SetupCode:
     def path(self) -> str:
         """The page that takes it."""
         return f"/setup?code={self.code}"
-
-
-def network_of(caller: str) -> str:
-    """What wrong tries are counted by: an IPv4 address, or the network of an IPv6 one.
-
-    A household has one /64 at least, and each of its machines as many addresses as it likes.
-    """
-    try:
-        address = ipaddress.ip_address(caller.partition("%")[0])
-    except ValueError:
-        return caller
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(address), HOUSEHOLD_BITS), strict=False))
 
 
 @dataclass
