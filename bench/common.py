@@ -34,13 +34,15 @@ def incus(*argv: str, project: str = "default", stdin: bytes | None = None) -> s
 class Server:
     """A taOS server with its own data folder and Incus project."""
 
-    def __init__(self, folder: Path, project: str, **settings: str) -> None:
+    def __init__(self, folder: Path, project: str, root: Path = ROOT, **settings: str) -> None:
+        """root: the checkout whose server it is."""
         self.folder = folder
+        self.root = root
         self.project = project
         self.socket = folder / "run" / "taos.sock"
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(root),
             "TAOS_DATA_DIR": str(folder / "data"),
             "TAOS_RUN_DIR": str(folder / "run"),
             "TAOS_INCUS_PROJECT": project,
@@ -57,7 +59,7 @@ class Server:
         log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "tinyagentos.cli", "serve"],
-            cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
         while time.monotonic() - begun < 30:
             with contextlib.suppress(httpx.TransportError):

@@ -17,13 +17,12 @@ from tinyagentos.api.front import protocols
 from tinyagentos.api.sockets import listening, web_address
 from tinyagentos.api.streams import end_streams
 from tinyagentos.config import Settings
-from tinyagentos.net.accept import Acceptor
+from tinyagentos.net.accept import HEAD_MOST_BYTES, Acceptor
 from tinyagentos.net.connections import Connections
 from tinyagentos.net.limits import Limits
 
 GRACE = 3
 WS_MOST_BYTES = 256 * 1024
-HEAD_MOST_BYTES = 16 * 1024
 REMOTE = Limits()
 # Only the owner can open it, and is not to be kept out by anybody who fills the address.
 LOCAL = Limits(connections=256, files_share=16)

@@ -17,9 +17,11 @@ from tinyagentos.net.limits import network_of
 _log = logging.getLogger(__name__)
 _CREDENTIALS = struct.Struct("3i")
 # Callers that wait to be taken (listen(2)): in a flood many come between two turns of the loop.
-BACKLOG = 2048
-# Connections taken in one turn of the event loop, before others have theirs.
-AT_ONCE = 64
+BACKLOG = 4096
+# Callers looked at in one turn of the loop; to turn one away, as in a flood, costs little.
+LOOKED_AT = 256
+HEAD_MOST_BYTES = 16 * 1024
+END_OF_HEAD = b"\r\n\r\n"
 # When there is no file left to accept with, somebody else has to close one first.
 PAUSE = 0.5
 # Lines in the log about connections that cannot be taken are so many seconds apart.
@@ -42,8 +44,9 @@ class Acceptor:
         tls: ssl.SSLContext | None = None,
         caller_of: CallerOf | None = None,
     ) -> None:
-        """listener: listens already, with room for BACKLOG. make: the protocol for a connection. connections: may be shared with other listeners.
+        """listener: listens already, with room for BACKLOG. make: the protocol for a connection.
 
+        connections: may be shared with other listeners.
         caller_of: whose a connection is; by default its address, and nobody's for a Unix socket.
         """
         self._listener = listener
@@ -71,7 +74,10 @@ class Acceptor:
         asyncio.get_running_loop().remove_reader(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        left = self._connections.at_once()
+        for _ in range(LOOKED_AT):
+            if not left:
+                return
             try:
                 plain, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -79,17 +85,20 @@ class Acceptor:
             except OSError as error:
                 self._pause(error)
                 return
-            self._take(plain, address)
+            left -= self._take(plain, address)
 
-    def _take(self, plain: socket.socket, address: object) -> None:
-        connection = self._connections.admit(self._caller_of(plain, address))
+    def _take(self, plain: socket.socket, address: object) -> bool:
+        """Give the caller a connection; False when it is turned away."""
+        caller = self._caller_of(plain, address)
+        connection = self._connections.admit(caller, lambda: has_asked(plain, bool(self._tls)))
         if connection is None:
             plain.close()
-            return
+            return False
         taken = _Taken(plain, partial(self._connections.forget, connection))
         task = asyncio.get_running_loop().create_task(self._open(connection, taken))
         connection.opened_by(task)
         task.add_done_callback(partial(_close_unopened, taken))
+        return True
 
     async def _open(self, connection: Connection, taken: socket.socket) -> None:
         """Give the connection its protocol; with TLS after the handshake."""
@@ -131,6 +140,15 @@ def _close_unopened(taken: socket.socket, task: asyncio.Task[None]) -> None:
         taken.close()
         if not isinstance(error, OSError):  # of a caller's making: TLS and broken connections
             _log.error("a connection was not opened", exc_info=error)
+
+
+def has_asked(connection: socket.socket, tls: bool) -> bool:
+    """Whether a whole head of a request has come; with TLS, whether anything has."""
+    try:
+        come = connection.recv(1 if tls else HEAD_MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:  # nothing has, or the caller is gone
+        return False
+    return bool(come) if tls else END_OF_HEAD in come
 
 
 def address_of(_: socket.socket, address: object) -> str | None:

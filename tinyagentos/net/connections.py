@@ -5,28 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import chain
 
-from tinyagentos.net.limits import Limits, Phase, Room, first_to_close, room_for
+from tinyagentos.net.limits import (
+    Limits,
+    Phase,
+    Room,
+    first_to_close,
+    needs_to_have_asked,
+    room_for,
+)
 
 _log = logging.getLogger(__name__)
 # How often deadlines are looked at: a tenth of the shortest, and at least once a second.
 MOST_TICK = 1.0
 # A caller that takes nothing for so long is closed to make room, before its deadline.
 STUCK_AFTER = 5.0
+# Turns of the event loop in which a new connection is heard at the latest, with time to spare.
+TURNS = 16
 # Lines in the log about a full listener are so many seconds apart.
 SAY_EVERY = 60.0
+
+
+def most_files() -> int:
+    """The most files that this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Connection:
     """One open connection. Its server says when a request is whole and when it is answered."""
 
-    def __init__(self, caller: Hashable, now: Callable[[], float]) -> None:
+    def __init__(self, caller: Hashable, all_: Connections) -> None:
         self.caller = caller
-        self._now = now
-        self._phase = Phase.new
-        self._since = now()
+        self._all = all_
+        self._since = all_.now()
+        self._is_answering = False
         self._stuck_since: float | None = None
         self._left = 0  # bytes of answers that waited for the caller when last looked at
         self._transport: asyncio.Transport | None = None
@@ -42,19 +57,23 @@ class Connection:
 
     def answering(self) -> None:
         """A whole request is there; what goes on now may last."""
-        self._phase = Phase.answering
+        self._is_answering = True
+        self._all.note(self)
 
     def idle(self) -> None:
         """The request is answered; the next one has to come in time."""
-        self._phase, self._since = Phase.idle, self._now()
+        self._is_answering = False
+        self._since = self._all.now()
+        self._all.note(self)
 
     @property
     def phase(self) -> Phase:
         """What it is doing."""
-        stuck = self._phase is Phase.answering and self._stuck_since is not None
-        if stuck and self._now() - self.since > STUCK_AFTER:
-            return Phase.stuck
-        return self._phase
+        if not self._is_answering:
+            return Phase.waiting
+        stuck = self._stuck_since
+        is_stuck = stuck is not None and self._all.now() - stuck > STUCK_AFTER
+        return Phase.stuck if is_stuck else Phase.answering
 
     @property
     def since(self) -> float:
@@ -63,7 +82,7 @@ class Connection:
 
     def is_late(self, limits: Limits) -> bool:
         """Whether a deadline is over. To be asked every MOST_TICK seconds at least."""
-        now = self._now()
+        now = self._all.now()
         left = self._transport.get_write_buffer_size() if self._transport else 0
         if not left or left < self._left:
             self._stuck_since = None
@@ -74,7 +93,7 @@ class Connection:
             self._since = now
         if self._stuck_since is not None:
             return now - self._stuck_since > limits.take_within
-        return self._phase is not Phase.answering and now - self._since > limits.request_within
+        return not self._is_answering and now - self._since > limits.request_within
 
     def close(self) -> None:
         """Close it now, with what was not sent yet."""
@@ -92,7 +111,8 @@ class Connections:
         self.limits = limits
         self._name = name
         self._clock = now
-        self._open: dict[Connection, None] = {}  # the oldest first
+        self._open: set[Connection] = set()
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()  # the longest first
         self._callers: Counter[Hashable] = Counter()
         self._tick: asyncio.TimerHandle | None = None
         self._closed_for_room: Counter[Hashable] = Counter()
@@ -101,31 +121,50 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, caller: Hashable) -> Connection | None:
+    def at_once(self) -> int:
+        """How many to take before the event loop does other things.
+
+        A new connection is read some turns of the loop after it was taken. Until then not so many
+        others may come that it is closed to make room for them.
+        """
+        return max(1, self.limits.most_each(most_files()) // TURNS)
+
+    def admit(self, caller: Hashable, has_asked: Callable[[], bool]) -> Connection | None:
         """The caller's next connection, another closed for it if need be; None when it gets none.
 
-        caller: None for one without a limit of its own. Who gets a connection calls forget() when
-        its file is closed.
+        caller: None for one without a limit of its own. has_asked: whether a whole request is there
+        already. Who gets a connection calls forget() when its file is closed.
         """
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = room_for(self._count(caller), len(self._open), self.limits, files)
+        room = room_for(self._count(caller), len(self._open), self.limits, most_files())
         if room is not Room.free:
-            closed = self._make_room(caller, room)
+            closed = self._make_room(caller, room, has_asked)
             self._say_full(closed.caller if closed else caller)
             if closed is None:
                 return None
-        connection = Connection(caller, self._now)
-        self._open[connection] = None
+        connection = Connection(caller, self)
+        self._open.add(connection)
+        self._waiting[connection] = None
         self._callers[caller] += 1
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(self._every, self._look)
         return connection
 
+    def note(self, connection: Connection) -> None:
+        """The connection begins to wait for a request, or to answer one."""
+        self._waiting.pop(connection, None)
+        if connection.phase is Phase.waiting and connection in self._open:
+            self._waiting[connection] = None
+
+    def now(self) -> float:
+        """The time on the clock."""
+        return self._clock() if self._clock else asyncio.get_running_loop().time()
+
     def forget(self, connection: Connection) -> None:
         """The connection's file is closed. May be called twice."""
         if connection not in self._open:
             return
-        del self._open[connection]
+        self._open.discard(connection)
+        self._waiting.pop(connection, None)
         self._callers[connection.caller] -= 1
         if not self._callers[connection.caller]:
             del self._callers[connection.caller]
@@ -142,25 +181,25 @@ class Connections:
     def _every(self) -> float:
         return min(MOST_TICK, self.limits.request_within / 10, self.limits.take_within / 10)
 
-    def _now(self) -> float:
-        return self._clock() if self._clock else asyncio.get_running_loop().time()
-
     def _count(self, caller: Hashable) -> int:
         return 0 if caller is None else self._callers[caller]
 
-    def _make_room(self, caller: Hashable, room: Room) -> Connection | None:
+    def _make_room(
+        self, caller: Hashable, room: Room, has_asked: Callable[[], bool]
+    ) -> Connection | None:
         """Close a connection and return it; None when there is none that may be closed."""
         if room is Room.one_of_callers and not self.limits.replaces_own:
             return None
-        closed = first_to_close(
-            one for one in self._open
+        found = first_to_close(
+            one for one in chain(self._waiting, self._open)
             if room is Room.one_of_anybody
             or (one.caller == caller) == (room is Room.one_of_callers)
         )  # fmt: skip
-        if closed:
-            closed.close()
-            self.forget(closed)  # its file is closed in the loop's next turn
-        return closed
+        if found is None or (needs_to_have_asked(found, self.now()) and not has_asked()):
+            return None
+        found.close()
+        self.forget(found)  # its file is closed in the loop's next turn
+        return found
 
     def _look(self) -> None:
         """Close what is late; look again as long as there is a connection."""
@@ -174,7 +213,7 @@ class Connections:
     def _say_full(self, caller: Hashable) -> None:
         """Log that connections were closed or turned away, once a minute."""
         self._closed_for_room[caller] += 1
-        now = self._now()
+        now = self.now()
         if self._said_at is not None and now - self._said_at < SAY_EVERY:
             return
         busiest, most = self._closed_for_room.most_common(1)[0]

@@ -14,6 +14,8 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 HOUSEHOLD_BITS = 64
+# What a caller across a slow network needs until its request is there.
+HEARD_WITHIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,9 @@ class Limits:
 class Phase(IntEnum):
     """What a connection is doing; the lower, the sooner it is closed to make room."""
 
-    new = 0  # it has not sent a whole request yet
-    idle = 1  # its last request is answered
-    stuck = 2  # its caller takes nothing of the answer
-    answering = 3  # it has sent a whole request, or is a WebSocket
+    waiting = 0  # for a whole request, its first or the next one
+    stuck = 1  # its caller takes nothing of the answer
+    answering = 2  # it has sent a whole request, or is a WebSocket
 
 
 class Seen(Protocol):
@@ -91,18 +92,23 @@ def room_for(of_caller: int, of_all: int, limits: Limits, files: int) -> Room:
 def first_to_close(connections: Iterable[S]) -> S | None:
     """The connection to close to make room; None when every one is answering.
 
-    connections: the oldest first. In a flood one of the first is new, which ends the search.
+    connections: those that wait first, the longest wait before all.
     """
-    least: S | None = None
+    stuck: S | None = None
     for one in connections:
-        phase = one.phase
-        if phase is Phase.new:
+        if one.phase is Phase.waiting:
             return one
-        if phase is not Phase.answering and (
-            least is None or (phase, one.since) < (least.phase, least.since)
-        ):
-            least = one
-    return least
+        if one.phase is Phase.stuck and (stuck is None or one.since < stuck.since):
+            stuck = one
+    return stuck
+
+
+def needs_to_have_asked(oldest: Seen, now: float) -> bool:
+    """Whether a connection is so young that only one with a whole request may take its place.
+
+    Then more are coming than can be heard: who has asked already is not to lose its place to them.
+    """
+    return oldest.phase is Phase.waiting and now - oldest.since < HEARD_WITHIN
 
 
 def network_of(address: str) -> str:
