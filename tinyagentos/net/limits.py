@@ -14,8 +14,8 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 HOUSEHOLD_BITS = 64
-# What a caller across a slow network needs until its request is there.
-HEARD_WITHIN = 0.5
+# What a caller in the same house needs until its request is there.
+HEARD_WITHIN = 0.1
 
 
 @dataclass(frozen=True)
