@@ -26,7 +26,7 @@ from tinyagentos.model.job import Problem
 
 OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
 # The files that the login needs, the same for everybody.
-OPEN_FOLDER = "/_taos/"
+OPEN_FOLDERS = ("/_taos/",)
 # What only an open page asks for: to everybody else it is not there.
 OF_PAGES = ("/_nicegui/", "/_nicegui_ws/")
 # The password can be set, codes be made and files of this machine be named with the token or on
@@ -82,7 +82,7 @@ class Guard:
         if not self._names.accept(headers.get("host", "")):
             return OTHER_NAME
         path = scope["path"]
-        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
         if is_open and _changes_nothing(scope):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")

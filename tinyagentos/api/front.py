@@ -28,7 +28,12 @@ class _Protocol(H11Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+        if cycle is None or cycle.response_complete:
+            return
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in self.headers}:
+            # Where it ends is not sure, so nothing after it is read as a request (RFC 9112, 6.3).
+            cycle.keep_alive = False
+        if not cycle.more_body:
             self._connection.answering()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
