@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from tinyagentos.model.errors import Conflict, InvalidInput, TooManyTries, Unauthorized
+from tinyagentos.net.limits import network_of
 from tinyagentos.store.access import AccessTable
 
 COOKIE = "taos_session"
+# A browser that was logged in before; it says so at the login only.
+DEVICE_COOKIE = "taos_device"
+DEVICE_LASTS = timedelta(days=365)
 PASSWORD, CODE = "password", "setup code"
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 SESSION_LASTS = timedelta(days=30)
@@ -35,7 +38,6 @@ MOST_CALLERS = 1000
 # So many wrong tries from anywhere are no household's: from then on one try in PACE is looked at.
 ALL_TRIES = 30
 PACE = timedelta(seconds=10)
-HOUSEHOLD_BITS = 64
 # Without letters and digits that are mistaken for each other.
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -55,38 +57,28 @@ class SetupCode:
         return f"/setup?code={self.code}"
 
 
-def network_of(caller: str) -> str:
-    """What wrong tries are counted by: an IPv4 address, or the network of an IPv6 one.
-
-    A household has one /64 at least, and each of its machines as many addresses as it likes.
-    """
-    try:
-        address = ipaddress.ip_address(caller.partition("%")[0])
-    except ValueError:
-        return caller
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(address), HOUSEHOLD_BITS), strict=False))
-
-
 @dataclass
 class Tries:
     """Wrong answers by the caller's network, the latest MOST_CALLERS networks, and by anybody.
 
     A caller without an address came over the Unix socket, which is the owner's: it is not counted.
+    A browser that was logged in before has tries of its own, so nobody else's wrong ones keep it
+    out; when they are used up it is a caller like any other.
     """
 
     _wrong: OrderedDict[str, list[datetime]] = field(default_factory=OrderedDict)
+    _of_devices: OrderedDict[str, list[datetime]] = field(default_factory=OrderedDict)
     _all: deque[datetime] = field(default_factory=lambda: deque(maxlen=ALL_TRIES))
     _next: datetime | None = None
 
-    def check(self, caller: str, now: datetime) -> None:
-        """Return when the caller may try, else raise TooManyTries."""
-        if not caller:
+    def check(self, caller: str, now: datetime, device: str = "") -> None:
+        """Return when the caller may try, else raise TooManyTries.
+
+        device: the browser's name, if it was logged in before.
+        """
+        if not caller or self._has_own(device, now):
             return
-        recent = [at for at in self._wrong.get(network_of(caller), ()) if at > now - TRIES_WITHIN]
+        recent = _recent(self._wrong.get(network_of(caller), ()), now)
         if len(recent) >= TRIES:
             wait = recent[-TRIES] + TRIES_WITHIN - now
             raise TooManyTries(
@@ -104,20 +96,35 @@ class Tries:
             )
         self._next = now + PACE
 
-    def note(self, caller: str, now: datetime) -> None:
+    def note(self, caller: str, now: datetime, device: str = "") -> None:
         """The caller was wrong."""
         if not caller:
             return
+        if self._has_own(device, now):
+            _keep(self._of_devices, device, now)
+            return
         self._all.append(now)
-        network = network_of(caller)
-        kept = [*self._wrong.pop(network, ()), now][-TRIES:]
-        self._wrong[network] = kept
-        while len(self._wrong) > MOST_CALLERS:
-            self._wrong.popitem(last=False)
+        _keep(self._wrong, network_of(caller), now)
 
-    def forget(self, caller: str) -> None:
+    def forget(self, caller: str, device: str = "") -> None:
         """The caller was right."""
         self._wrong.pop(network_of(caller), None)
+        self._of_devices.pop(device, None)
+
+    def _has_own(self, device: str, now: datetime) -> bool:
+        """Whether the browser was logged in before and has tries of its own left."""
+        return bool(device) and len(_recent(self._of_devices.get(device, ()), now)) < TRIES
+
+
+def _recent(tries: Iterable[datetime], now: datetime) -> list[datetime]:
+    return [at for at in tries if at > now - TRIES_WITHIN]
+
+
+def _keep(tries: OrderedDict[str, list[datetime]], whose: str, now: datetime) -> None:
+    """Add a wrong try to the latest of those who made any."""
+    tries[whose] = [*tries.pop(whose, ()), now][-TRIES:]
+    while len(tries) > MOST_CALLERS:
+        tries.popitem(last=False)
 
 
 class Access:
@@ -177,23 +184,41 @@ class Access:
         self._table.drop_sessions()
         self._tell_end("")
 
-    async def log_in(self, password: str, caller: str) -> str:
+    async def log_in(self, password: str, caller: str, device: str = "") -> str:
         """The token of a new session; Unauthorized when the password is wrong.
 
-        Raises TooManyTries when too many wrong ones came from the caller's address.
+        device: what new_device() gave the browser. Raises TooManyTries when too many wrong ones
+        came from the caller's address, or from everywhere.
         """
         async with self._one:
-            self._tries.check(caller, self._now())
+            known = self._known_device(device)
+            self._tries.check(caller, self._now(), known)
             salt, _, kept = self._table.find_secret(PASSWORD, self._now()).partition(":")
             given = await asyncio.to_thread(derive, password[:MOST_LENGTH], bytes.fromhex(salt))
             if not kept or not hmac.compare_digest(given.hex(), kept):
-                self._tries.note(caller, self._now())
+                self._tries.note(caller, self._now(), known)
                 raise Unauthorized(
                     "That is not the password.",
                     hint="Forgotten? `taos web password` on the machine sets another one.",
                 )
-            self._tries.forget(caller)
+            self._tries.forget(caller, known)
         return self._new_session()
+
+    def new_device(self) -> str:
+        """A name for a browser that is logged in, signed; it counts until the password changes."""
+        name = secrets.token_urlsafe(12)
+        return f"{name}.{self._sign_device(name)}"
+
+    def _known_device(self, given: str) -> str:
+        """The name of the browser if it is signed by the password of now, else nothing."""
+        name, _, signature = given[:MOST_LENGTH].partition(".")
+        is_ours = hmac.compare_digest(signature.encode(), self._sign_device(name).encode())
+        return name if name and is_ours and self.has_password else ""
+
+    def _sign_device(self, name: str) -> str:
+        # What is kept of the password has a random salt, so no signature outlives the password.
+        key = self._table.find_secret(PASSWORD, self._now())
+        return hmac.new(key.encode(), f"device {name}".encode(), hashlib.sha256).hexdigest()
 
     def is_session(self, token: str) -> bool:
         """Whether the token is of a session that lasts; using it makes it last longer."""

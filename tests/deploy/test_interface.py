@@ -23,6 +23,7 @@ from tinyagentos.api.interface import Interfaces, policies
 from tinyagentos.api.ports import Ports
 from tinyagentos.gateway.tokens import agent_token
 from tinyagentos.model.errors import Conflict, NotFound
+from tinyagentos.net.limits import HEARD_WITHIN
 
 # What an agent may answer by path, instead of HTTP as it should be.
 BROKEN = {
@@ -360,3 +361,20 @@ async def test_the_longest_unused_gives_way(world: World, monkeypatch: pytest.Mo
     await world.interfaces.open("two", "localhost")
     with pytest.raises(aiohttp.ClientConnectorError):
         await world.http.get(world.address)
+
+
+async def test_half_open_connections_do_not_keep_its_person_out(world: World) -> None:
+    where = urlsplit(world.origin)
+    held = [await asyncio.open_connection(where.hostname, where.port) for _ in range(400)]
+    for number, (_, writer) in enumerate(held):
+        writer.write(b"GET / HTTP/1.1\r\n"[: number % 17])
+    ends = [asyncio.create_task(reader.read()) for reader, _ in held]
+    async with asyncio.timeout(10):
+        while sum(end.done() for end in ends) < 400 - module.CONNECTIONS.connections_each:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * HEARD_WITHIN)
+    async with asyncio.timeout(10), world.http.get(f"{world.origin}/page") as answer:
+        assert answer.status == 200
+    for _, writer in held:
+        writer.close()
+    await asyncio.gather(*ends, return_exceptions=True)

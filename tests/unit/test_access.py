@@ -187,3 +187,63 @@ def test_many_callers_do_not_fill_the_memory(world: World) -> None:
     for number in range(3 * access.MOST_CALLERS):
         tries.note(str(number), world.now)
     assert len(tries._wrong) == access.MOST_CALLERS
+
+
+async def flood(world: World) -> None:
+    """Guesses from so many addresses that all are looked at slowly."""
+    for number in range(access.ALL_TRIES):
+        with pytest.raises(Unauthorized):
+            await world.access.log_in("guess", f"10.0.0.{number}")
+    with pytest.raises(Unauthorized):
+        await world.access.log_in("guess", "10.0.1.1")  # the one of this moment
+
+
+async def test_a_browser_that_was_in_before_is_not_kept_out_by_guesses(world: World) -> None:
+    await world.access.set_password(GOOD)
+    device = world.access.new_device()
+    await flood(world)
+    with pytest.raises(TooManyTries):
+        await world.access.log_in(GOOD, "owner")
+    assert await world.access.log_in(GOOD, "owner", device)
+    for _ in range(access.TRIES):  # nor by those from its own address, such as a proxy's
+        with pytest.raises((Unauthorized, TooManyTries)):
+            await world.access.log_in("guess", "10.0.0.1")
+    assert await world.access.log_in(GOOD, "10.0.0.1", device)
+
+
+async def test_such_a_browser_has_a_limit_too(world: World) -> None:
+    await world.access.set_password(GOOD)
+    device, other = world.access.new_device(), world.access.new_device()
+    await flood(world)
+    for _ in range(access.TRIES):
+        with pytest.raises(Unauthorized):
+            await world.access.log_in("guess", "thief", device)
+    with pytest.raises(TooManyTries):
+        await world.access.log_in(GOOD, "thief", device)
+    assert await world.access.log_in(GOOD, "owner", other)
+    world.now += access.TRIES_WITHIN
+    assert await world.access.log_in(GOOD, "thief", device)
+
+
+async def test_a_browser_is_known_until_the_password_changes_and_no_other_is(world: World) -> None:
+    await world.access.set_password(GOOD)
+    old = world.access.new_device()
+    await world.access.set_password(GOOD)  # even when it is the same again
+    name, _, signature = world.access.new_device().partition(".")
+    await flood(world)
+    for made_up in (
+        old,
+        name,
+        f"{name}.",
+        f".{signature}",
+        f"x{name}.{signature}",
+        "é.é",
+        "." * 999,
+    ):
+        with pytest.raises(TooManyTries):
+            await world.access.log_in(GOOD, "owner", made_up)
+    assert await world.access.log_in(GOOD, "owner", f"{name}.{signature}")
+
+
+def test_without_a_password_no_browser_is_known(world: World) -> None:
+    assert world.access._known_device(world.access.new_device()) == ""

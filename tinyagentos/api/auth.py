@@ -25,8 +25,10 @@ from tinyagentos.api.sockets import web_address
 from tinyagentos.model.job import Problem
 
 OPEN_PATHS = frozenset({"/api/health", "/login", "/setup", "/favicon.ico"})
-# Files of the pages, the same for everybody.
-OPEN_FOLDERS = ("/_nicegui/", "/_taos/")
+# The files that the login needs, the same for everybody.
+OPEN_FOLDERS = ("/_taos/",)
+# What only an open page asks for: to everybody else it is not there.
+OF_PAGES = ("/_nicegui/", "/_nicegui_ws/")
 # The password can be set, codes be made and files of this machine be named with the token or on
 # the machine only.
 NOT_BY_SESSION = ("/api/web/", "/api/images/file/", "/api/files/")
@@ -95,9 +97,10 @@ class Guard:
             if not is_open:
                 scope[SESSION] = digest(session)  # what goes on for long ends with it
             return None
-        return NEEDS_TOKEN
+        return NOT_THERE if path.startswith(OF_PAGES) else NEEDS_TOKEN
 
 
+NOT_THERE = Problem("not_found", "There is nothing here.", "The pages begin at `/`.")
 OTHER_NAME = Problem(
     "unauthorized", "This server does not answer under that host name.",
     "Use its address, or add the name to the setting `names`.",

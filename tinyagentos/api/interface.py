@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +28,13 @@ from tinyagentos.agents.order import FRAMEWORK_KEY
 from tinyagentos.agents.requests import get_instance
 from tinyagentos.api.hosts import HostNames, bare_host
 from tinyagentos.api.ports import Ports
+from tinyagentos.api.sockets import bind_tcp
 from tinyagentos.gateway.tokens import agent_token
-from tinyagentos.model.errors import Conflict, NotFound, Unavailable
+from tinyagentos.model.errors import Conflict, HostNotReady, NotFound, Unavailable
+from tinyagentos.net.accept import Acceptor
+from tinyagentos.net.connections import Connections
+from tinyagentos.net.limits import Limits
+from tinyagentos.net.web import note_requests, protocols
 
 _log = logging.getLogger(__name__)
 MOST_LISTENERS = 32
@@ -36,6 +42,8 @@ PORT_TRIES = 20
 UNUSED_FOR = 12 * 3600.0
 CONNECT_WITHIN = 10.0
 SILENT_WITHIN = 600.0
+# Each connection may have another to the agent.
+CONNECTIONS = Limits(files_share=16)
 MOST_MESSAGE = 32 * 1024 * 1024
 CLOSE_WITHIN = 0.5
 # How often it is asked of what is open whether its session still lasts.
@@ -72,6 +80,8 @@ class Listener:
     instance: str
     port: int
     base: str
+    bound: socket.socket
+    acceptor: Acceptor
     runner: web.AppRunner
     agent: aiohttp.ClientSession
     used_at: float
@@ -79,6 +89,8 @@ class Listener:
 
     async def close(self) -> None:
         """End it with all that goes through it."""
+        self.acceptor.stop()
+        self.bound.close()
         closing = (one.close(code=WSCloseCode.GOING_AWAY) for one in tuple(self.sockets))
         try:
             async with asyncio.timeout(CLOSE_WITHIN):
@@ -110,6 +122,7 @@ class Interfaces:
         self._ports = Ports(host.settings.data_dir / "interface_ports.json")
         self._open: dict[str, Listener] = {}
         self._opening = asyncio.Lock()
+        self._connections = Connections("agents' own interfaces", CONNECTIONS)
 
     async def open(self, name: str, host_header: str) -> str:
         """Where the agent's interface is for who called us by that name.
@@ -156,6 +169,7 @@ class Interfaces:
         """Close all."""
         await asyncio.gather(*(one.close() for one in self._open.values()))
         self._open.clear()
+        self._connections.close()
 
     async def _make_room(self) -> None:
         if len(self._open) >= MOST_LISTENERS:
@@ -164,6 +178,7 @@ class Interfaces:
 
     async def _listen(self, instance: str, agent_port: int) -> Listener:
         settings = self._host.settings
+        bound = self._bind(instance)
         context = None
         if settings.tls_cert:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -178,11 +193,10 @@ class Interfaces:
                 total=None, sock_connect=CONNECT_WITHIN, sock_read=SILENT_WITHIN
             ),
         )
-        app = web.Application(client_max_size=MOST_MESSAGE)
+        app = web.Application(client_max_size=MOST_MESSAGE, middlewares=[note_requests])
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_WITHIN
         )
-        made = Listener(instance, 0, base, runner, agent, self._clock())
 
         async def handle(request: web.Request) -> web.StreamResponse:
             made.used_at = self._clock()
@@ -195,25 +209,24 @@ class Interfaces:
 
         app.router.add_route("*", "/{path:.*}", handle)
         await runner.setup()
-        made.port = await self._bind(instance, runner, context)
+        acceptor = Acceptor(bound, protocols(runner), self._connections, tls=context)
+        port = bound.getsockname()[1]
+        made = Listener(instance, port, base, bound, acceptor, runner, agent, self._clock())
+        acceptor.start()
         return made
 
-    async def _bind(
-        self, instance: str, runner: web.AppRunner, context: ssl.SSLContext | None
-    ) -> int:
-        """The port that the runner listens at: the one it had, else one that no agent had."""
+    def _bind(self, instance: str) -> socket.socket:
+        """A socket at the port that the interface had, else at one that no agent had."""
         address = self._host.settings.host
         # Somebody else of this host may have the port now; then the agent gets another.
         for wanted in (self._ports.of(instance), *(0,) * PORT_TRIES):
-            site = web.TCPSite(runner, address, wanted, ssl_context=context)
-            with contextlib.suppress(OSError):
-                await site.start()
-                port: int = runner.addresses[-1][1]
+            with contextlib.suppress(HostNotReady):
+                bound = bind_tcp(address, wanted)
+                port: int = bound.getsockname()[1]
                 if not self._ports.is_anothers(port, instance):
                     self._ports.keep(instance, port)
-                    return port
-                await site.stop()
-        await runner.cleanup()
+                    return bound
+                bound.close()
         raise Unavailable(
             "There is no port left for the agent's interface.", hint="Close other programs."
         )

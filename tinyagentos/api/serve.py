@@ -9,17 +9,23 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
+from tinyagentos.api.front import protocols
 from tinyagentos.api.sockets import listening, web_address
 from tinyagentos.api.streams import end_streams
 from tinyagentos.config import Settings
+from tinyagentos.net.accept import HEAD_MOST_BYTES, Acceptor
+from tinyagentos.net.connections import Connections
+from tinyagentos.net.limits import Limits
 
 GRACE = 3
 WS_MOST_BYTES = 256 * 1024
+REMOTE = Limits()
+# Only the owner can open it, and is not to be kept out by anybody who fills the address.
+LOCAL = Limits(connections=256, files_share=16)
 
 
 def announce(address: str) -> None:
@@ -47,6 +53,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http="h11",
+        h11_max_incomplete_event_size=HEAD_MOST_BYTES,
         ws="websockets-sansio",
         ws_max_size=WS_MOST_BYTES,
         ws_per_message_deflate=False,  # a context of 300 kB for each open page, for a local net
@@ -54,7 +61,9 @@ async def serve(
         ssl_keyfile=settings.tls_key,
         lifespan="off",
         log_config=None,
-        log_level="warning",  # it reports every start and end, which we do ourselves
+        # It reports starts and ends, which we do ourselves, and each request that is no HTTP, with
+        # which anybody could fill the log.
+        log_level="error",
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         server_header=False,
@@ -80,29 +89,31 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._streaming = app
         self._on_started = on_started
+        self._remote = Connections("the API and the web pages", REMOTE)
+        self._local = Connections("the server's Unix socket", LOCAL)
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.config.is_ssl and sockets:
-            await super().startup([one for one in sockets if one.family != socket.AF_UNIX])
-            for one in sockets:
-                if one.family == socket.AF_UNIX:
-                    await self._serve_plainly(one)
-        else:
-            await super().startup(sockets)
+        await super().startup([])  # uvicorn's own listeners have no limits
+        make = protocols(self.config, self.server_state)
+        for one in sockets or ():
+            is_local = one.family == socket.AF_UNIX
+            acceptor = Acceptor(
+                one, make, self._local if is_local else self._remote,
+                # The Unix socket without TLS: nobody can listen in there.
+                tls=None if is_local else self.config.ssl,
+            )  # fmt: skip
+            acceptor.start()
+            self._acceptors.append(acceptor)
         self._on_started()
 
-    async def _serve_plainly(self, local: socket.socket) -> None:
-        """The Unix socket without TLS: nobody can listen in there."""
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class  # a class
-        made = partial(
-            protocol, config=self.config, server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )  # fmt: skip
-        self.servers.append(await asyncio.get_running_loop().create_unix_server(made, sock=local))
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.stop()
         end_streams(self._streaming)
         await super().shutdown(sockets)
+        for connections in (self._remote, self._local):
+            connections.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tinyagentos.config import Settings
 from tinyagentos.model.errors import Conflict, HostNotReady
-
-BACKLOG = 128
+from tinyagentos.net.accept import BACKLOG
 
 
 @contextlib.contextmanager

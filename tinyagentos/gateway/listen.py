@@ -1,83 +1,51 @@
-"""The gateway's Unix socket, and how many may be connected to it.
+"""The gateway's Unix socket.
 
-A connection costs an open file of the server, before anybody said who it is. The proxy device of
-an agent is a process of its own on the host: its number tells whose a connection is.
+The proxy device of an agent is a process of its own on the host: its number tells whose a
+connection is.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-import resource
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinyagentos.gateway.limits import Limits
-
-_log = logging.getLogger(__name__)
-_CREDENTIALS = struct.Struct("3i")
-BACKLOG = 512
-# When there is no file left to accept with, somebody else has to close one first.
-PAUSE = 1.0
+from tinyagentos.net import limits as net
+from tinyagentos.net.accept import BACKLOG, Acceptor, Make, process_of
+from tinyagentos.net.connections import Connections
 
 
-@contextlib.asynccontextmanager
-async def listening(
-    path: Path, make: Callable[[], asyncio.Protocol], limits: Limits
-) -> AsyncIterator[None]:
+def connections_of(limits: Limits) -> Connections:
+    """The gateway's connections, none yet."""
+    return Connections(
+        "the model gateway",
+        net.Limits(
+            connections=limits.connections,
+            connections_each=limits.connections_each,
+            # Each may have another to a provider; what is left is for the pages, the API and Incus.
+            files_share=3,
+            request_within=limits.idle_within,
+            take_within=limits.silent_within,
+            # An agent that asks too much is not to lose a question of its own.
+            replaces_own=False,
+        ),
+    )
+
+
+@contextlib.contextmanager
+def listening(path: Path, make: Make, connections: Connections) -> Iterator[None]:
     """Have connections to the socket, which only root can open, answered while it lasts."""
     path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(BACKLOG)
-        accepting = asyncio.create_task(_accept(listener, make, limits), name="gateway")
+        acceptor = Acceptor(listener, make, connections, caller_of=process_of)
+        acceptor.start()
         try:
             yield
         finally:
-            accepting.cancel()
-            await asyncio.wait([accepting])
+            acceptor.stop()
             path.unlink(missing_ok=True)
-
-
-def admits(caller: int, callers: Sequence[int], limits: Limits, most_files: int) -> bool:
-    """Whether a process may have one more connection beside those that are open.
-
-    caller: 0 when the kernel does not tell, which leaves the bound on all of them.
-    """
-    # Each may have another to a provider; what is left is for the pages, the API and Incus.
-    if len(callers) >= min(limits.connections, most_files // 3):
-        return False
-    return not caller or callers.count(caller) < limits.connections_each
-
-
-async def _accept(
-    listener: socket.socket, make: Callable[[], asyncio.Protocol], limits: Limits
-) -> None:
-    loop = asyncio.get_running_loop()
-    callers: dict[socket.socket, int] = {}
-    while True:
-        try:
-            connection, _ = await loop.sock_accept(listener)
-            # One that is closed has no number any more; closing can wait for who does not read.
-            callers = {one: caller for one, caller in callers.items() if one.fileno() >= 0}
-            caller = _caller(connection)
-            most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            if not admits(caller, list(callers.values()), limits, most_files):
-                connection.close()
-                await asyncio.sleep(0)  # accepting one that waits gives nobody else a turn
-                continue
-            callers[connection] = caller
-            await loop.connect_accepted_socket(make, connection)
-        except OSError as error:
-            _log.warning("a connection to the gateway was not accepted: %s", error)
-            await asyncio.sleep(PAUSE)
-
-
-def _caller(connection: socket.socket) -> int:
-    seen = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    process: int = _CREDENTIALS.unpack(seen)[0]  # unix(7): process, user and group
-    return process

@@ -24,7 +24,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import aiohttp
 from aiohttp import web
@@ -32,7 +31,7 @@ from aiohttp import web
 from tinyagentos.gateway.accounts import Accounts, Tally
 from tinyagentos.gateway.dialects import Dialect, Exchange, make_exchange
 from tinyagentos.gateway.limits import USUAL, Limits
-from tinyagentos.gateway.listen import listening
+from tinyagentos.gateway.listen import connections_of, listening
 from tinyagentos.gateway.offline import searches, without_fetching
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.reading import (
@@ -50,6 +49,7 @@ from tinyagentos.gateway.tokens import owner_of
 from tinyagentos.gateway.upstream import Upstream
 from tinyagentos.model.errors import InvalidInput, TaosError
 from tinyagentos.model.provider import ModelAccess, ModelChoice, ModelRef, Provider, ProviderKind
+from tinyagentos.net.web import note_requests, protocols
 from tinyagentos.store.providers import UsageTable
 
 _log = logging.getLogger(__name__)
@@ -116,23 +116,22 @@ class Gateway:
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator[None]:
         """Answer at the Unix socket, which only root can open, while it lasts."""
-        app = web.Application()
+        app = web.Application(middlewares=[note_requests])
         app.router.add_get("/v1/models", self._list_models)
         for path in PATHS:
             app.router.add_post(path, self._ask)
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None,
             shutdown_timeout=self._limits.close_within,
-            # aiohttp begins to count with the connection, and does not begin anew with a byte.
-            keepalive_timeout=self._limits.idle_within,
         )  # fmt: skip
         await runner.setup()
-        server = cast(web.Server, runner.server)  # setup() has made it
+        connections = connections_of(self._limits)
         try:
-            async with listening(socket, server, self._limits):
+            with listening(socket, protocols(runner), connections):
                 yield
         finally:
             await runner.cleanup()
+            connections.close()
 
     async def _list_models(self, request: web.Request) -> web.Response:
         """`default`, the agent's models and what else their providers have, for both dialects.

@@ -45,6 +45,9 @@ async def create_pages(services: Services) -> AsyncIterator[ASGIApp]:
         show_welcome_message=False,
     )
     core.app.config.socket_io_js_transports = ["websocket"]
+    # By default pages of any origin may read what its polling answers to the session's cookie.
+    core.sio.eio.cors_allowed_origins = []
+    core.sio.eio.transports = ["websocket"]
     logging.getLogger("nicegui").setLevel(logging.WARNING)
     services.access.on_end = end_pages
     async with holder.router.lifespan_context(holder):

@@ -8,7 +8,13 @@ from urllib.parse import parse_qs, quote, urlsplit
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from tinyagentos.access import COOKIE, LEAST_LENGTH, SESSION_LASTS
+from tinyagentos.access import (
+    COOKIE,
+    DEVICE_COOKIE,
+    DEVICE_LASTS,
+    LEAST_LENGTH,
+    SESSION_LASTS,
+)
 from tinyagentos.model.errors import TaosError, Unauthorized
 from tinyagentos.visible import visible
 from tinyagentos.web.hints import for_web
@@ -36,7 +42,8 @@ class Door:
             return login_page(wanted)
         form = await read_form(request)
         try:
-            token = await access.log_in(form.get("password", ""), caller(request))
+            device = request.cookies.get(DEVICE_COOKIE, "")
+            token = await access.log_in(form.get("password", ""), caller(request), device)
         except TaosError as error:
             return login_page(wanted, error)
         return self._enter(request, token, wanted)
@@ -69,14 +76,15 @@ class Door:
 
     def _enter(self, request: Request, token: str, to: str) -> Response:
         response = RedirectResponse(to, 303)
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=int(SESSION_LASTS.total_seconds()),
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        device = self._services.access.new_device()
+        for name, value, lasts, path in (
+            (COOKIE, token, SESSION_LASTS, "/"),
+            (DEVICE_COOKIE, device, DEVICE_LASTS, "/login"),
+        ):
+            response.set_cookie(
+                name, value, path=path, max_age=int(lasts.total_seconds()),
+                httponly=True, samesite="strict", secure=request.url.scheme == "https",
+            )  # fmt: skip
         return response
 
 

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinyagentos.web.door import Door, plain_page
-from tinyagentos.web.look import FILES, STATIC
+from tinyagentos.web.look import FILES, OWN_FILES, STATIC
 from tinyagentos.web.services import Services
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Entrance:
                 Route("/setup", door.setup, methods=["GET", "POST"]),
                 Route("/logout", door.logout, methods=["POST"]),
                 Mount(STATIC, StaticFiles(directory=FILES)),
+                Mount(OWN_FILES, Response(status_code=404)),  # else a whole page would say so
                 Route("/favicon.ico", door.icon),
                 Route("/images/weights/{fingerprint}.svg", self._picture),
                 Mount("/", self._inner),

@@ -18,7 +18,8 @@ def _digest() -> str:
     return read.hexdigest()[:12]
 
 
-STATIC = f"/_taos/{_digest()}"
+OWN_FILES = "/_taos"
+STATIC = f"{OWN_FILES}/{_digest()}"
 HEAD = f"""<link rel="stylesheet" href="{STATIC}/taos.css">
 <link rel="icon" type="image/svg+xml" href="{STATIC}/icon.svg">
 <script defer src="{STATIC}/taos.js"></script>"""

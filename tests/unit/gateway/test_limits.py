@@ -11,8 +11,7 @@ import pytest
 
 from tests.fakes.provider import never
 from tests.unit.gateway.conftest import AGENT, HOST_KEY, QUESTION, Asking, asking, under_way
-from tinyagentos.gateway.limits import MIB, USUAL, Limits
-from tinyagentos.gateway.listen import admits
+from tinyagentos.gateway.limits import MIB, Limits
 from tinyagentos.gateway.tokens import model_token
 from tinyagentos.model.provider import ModelChoice, parse_model
 
@@ -120,23 +119,6 @@ async def test_a_question_that_breaks_off_or_never_ends(tmp_path: Path) -> None:
         writer.close()
         assert not fake.calls
         assert ask.used.errors >= 1
-
-
-@pytest.mark.parametrize(
-    ("caller", "callers", "most_files", "admitted"),
-    [
-        (7, [], 1024, True),
-        (7, [7] * 31, 1024, True),
-        (7, [7] * 32, 1024, False),
-        (8, [7] * 32, 1024, True),
-        (8, [7] * 32, 64, False),
-        (0, [0] * 340, 1024, True),
-        (0, [0] * 341, 1024, False),
-        (9999, list(range(4096)), 65536, False),
-    ],
-)
-def test_who_may_connect(caller: int, callers: list[int], most_files: int, admitted: bool) -> None:
-    assert admits(caller, callers, USUAL, most_files) is admitted
 
 
 async def test_connections_that_say_nothing_are_few_and_do_not_last(tmp_path: Path) -> None:

@@ -92,6 +92,23 @@ async def test_guesses_are_refused_then_slowed_down(
     assert COOKIE not in http.cookies
 
 
+async def test_a_browser_that_was_in_before_gets_in_while_others_guess(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    await services.access.set_password(PASSWORD)
+    done = await http.post("/login", data={"password": PASSWORD})
+    [device] = [one for one in done.headers.get_list("set-cookie") if "taos_device" in one]
+    for word in ("HttpOnly", "SameSite=strict", "Path=/login"):
+        assert word in device
+    http.cookies.clear()
+    right = {"password": PASSWORD}
+    for number in range(5):
+        await http.post("/login", data={"password": f"wrong {number}"})
+    assert (await http.post("/login", data=right)).status_code == 429
+    http.headers["Cookie"] = device.partition(";")[0]
+    assert (await http.post("/login", data=right)).status_code == 303
+
+
 async def test_what_a_visitor_sees_while_the_pages_load(
     http: httpx.AsyncClient, services: FakeServices, entrance: Entrance
 ) -> None:
@@ -106,6 +123,24 @@ async def test_what_a_visitor_sees_while_the_pages_load(
     assert "cannot be loaded" in page.text
     assert "refresh" not in page.text
     assert (await http.get("/api/agents")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/_taos", "/_taos/", "/_taos/x", f"{STATIC}/x", f"{STATIC}/", "/_nicegui/", "/_nicegui/x",
+     "/_nicegui/3.18.0/static/nicegui.js", "/_nicegui/3.18.0/components/made-up",
+     "/_nicegui_ws/socket.io/?EIO=4&transport=polling", "/_nicegui_ws/socket.io/"],
+)  # fmt: skip
+async def test_to_a_stranger_the_pages_files_are_not_there(
+    http: httpx.AsyncClient, entrance: Entrance, path: str
+) -> None:
+    async def pages(*_: object) -> None:
+        raise AssertionError("a page was made for a stranger")
+
+    entrance._pages = pages
+    answer = await http.get(path)
+    is_login = path == "/_taos"  # it is below no open folder
+    assert (answer.status_code, len(answer.content) < 300) == (303 if is_login else 404, True)
 
 
 async def test_files_are_for_everybody_and_nothing_else_is(http: httpx.AsyncClient) -> None:

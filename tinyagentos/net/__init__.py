@@ -1,0 +1,1 @@
+"""The front door of every listener: how many may be connected, and for how long."""
