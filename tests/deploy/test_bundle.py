@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.world import GIB, Taos, left_over, with_image
+from tests.fakes.backup import entry, pack_volume
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.fake_parts import FakeExec
 from tinyagentos import wire
@@ -227,9 +228,11 @@ async def test_a_state_that_would_fill_the_pool_is_refused_unseen(
     taos, file = await exported(folder, fake)
     before = left_over(fake, folder)
     fake.pools["taos"]["resources"]["space"]["total"] = 64 * MIB
-    bomb = gzip.compress(bytes(40 * MIB)) + gzip.compress(bytes(40 * MIB))
+    bomb = gzip.compress(pack_volume({}, entry("backup/volume/big", content=bytes(80 * MIB))))
+    two = gzip.compress(bytes(40 * MIB)) + gzip.compress(bytes(40 * MIB))
     assert len(bomb) < MIB
-    for state, code in ((bomb, "no_space"), (b"BZh9 whatever", "invalid_input")):
+    hostile = (bomb, "no_space"), (two, "untrusted"), (b"BZh9 whatever", "invalid_input")
+    for state, code in hostile:
         path = with_state(file, state)
         asked = len(fake.calls)
         job, _ = await taos.agents.start_import_agent(path)
