@@ -45,6 +45,8 @@ _IDMAP_KEYS = {"Isuid": bool, "Isgid": bool, "Hostid": int, "Nsid": int, "Mapran
 # PAX records that say again what the header says; uname, gname and the other times mean nothing.
 _RECORDS = frozenset({"path", "linkpath", "size", "uid", "gid", "mtime"})
 _IGNORED = frozenset({"atime", "ctime", "uname", "gname"})
+# Names are bytes; here they always are.
+_BINARY = b"hdrcharset=BINARY\n"
 _XATTR, _ACL = "SCHILY.xattr.", "SCHILY.acl."
 # A user namespace may make no other device than this one, with which overlay marks a removed file.
 _WHITEOUT = (0, 0)
@@ -225,9 +227,10 @@ class Archive:
             name = key.decode(errors="surrogateescape")
             if not (equals and record.endswith(b"\n") and at + length <= len(content)):
                 raise self._refused("has an extended header that cannot be read")
+            is_known = name in _RECORDS or name in _IGNORED or name.startswith((_XATTR, _ACL))
             if name in found:
                 raise self._refused(f"says {_show(name)} twice of one file")
-            if not (name in _RECORDS or name in _IGNORED or name.startswith((_XATTR, _ACL))):
+            if not is_known and record != _BINARY:
                 raise self._refused(f"has the extended header {_show(name)}")
             found[name] = value[:-1].decode(errors="surrogateescape")
             at += length
@@ -282,13 +285,12 @@ class _Unpacker:
 
     def end(self) -> None:
         """Return when nothing but padding follows."""
-        rest = len(self._buffer) - self._next
-        if self._buffer[self._next :].strip(b"\0"):
-            raise self._damaged("something follows its end")
-        while piece := self._more():
-            rest += len(piece)
-            if rest > LARGEST_PADDING or piece.strip(b"\0"):
+        rest, length = self._buffer[self._next :], 0
+        while rest:
+            length += len(rest)
+            if length > LARGEST_PADDING or rest.strip(b"\0"):
                 raise self._damaged("something follows its end")
+            rest = self._more()
 
     def _more(self) -> bytes:
         if self._gunzip is None:
@@ -326,7 +328,8 @@ class _Unpacker:
 
 def _renew(member: tarfile.TarInfo, records: Mapping[str, str]) -> tarfile.TarInfo:
     """The member as it is written anew; ValueError for numbers and names that cannot be."""
-    new = tarfile.TarInfo(records.get("path", member.name))
+    path = records.get("path", member.name)
+    new = tarfile.TarInfo(path.removesuffix("/") if member.isdir() else path)
     new.type = member.type
     new.linkname = records.get("linkpath", member.linkname)
     new.size = _number(records.get("size"), member.size, 2**62)
