@@ -36,7 +36,13 @@ from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
-from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
+from tinyagentos.host.facts import (
+    has_systemd,
+    host_arch,
+    memory_available_bytes,
+    memory_total_bytes,
+    slowness,
+)
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.images.download import Supply
@@ -110,6 +116,7 @@ class Services:
             key=ensure_key(settings.data_dir / "agents.key"),
             new_suffix=lambda: secrets.token_hex(3),
             memory_available=memory_available_bytes,
+            memory_total=memory_total_bytes,
             slowness=slowness,
             now=lambda: datetime.now(UTC),
             watch=watch,

@@ -19,7 +19,7 @@ import stat
 import tarfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,7 @@ from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.agent import AgentSpec, SnapshotSchedule, check_agent_name
+from tinyagentos.model.agent import AgentSpec, ImportChoice, SnapshotSchedule, check_agent_name
 from tinyagentos.model.errors import InvalidInput, NoSpace, Untrusted
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
@@ -123,9 +123,10 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise wrong from error
-    with os.fdopen(number, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise wrong
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise wrong
+    with os.fdopen(number, "rb") as file:
         yield file
 
 
@@ -168,6 +169,32 @@ def _read_carried(path: Path, file: IO[bytes]) -> Carried:
         raise InvalidInput(f"{path.name} does not say what is in it.", hint=hint) from error
     version = str(told["version"])[:100]
     return Carried(path, spec, version, *members[STATE_FILE], digest, tally)
+
+
+def decide(agent: AgentSpec, choice: ImportChoice) -> AgentSpec:
+    """The agent with what was decided about it.
+
+    Raises InvalidInput when the file asks for what opens its walls, and nobody decided about that.
+    """
+    asked = {
+        "nesting": (agent.nesting, choice.nesting, "to run containers of its own"),
+        "lan": (agent.network.startswith("lan:"), choice.lan, f"to reach {agent.network[4:]}"),
+    }
+    open_ = [(name, what) for name, (asks, given, what) in asked.items() if asks and given is None]
+    if open_:
+        flags = " and ".join(f"`--{name}` or `--no-{name}`" for name, _ in open_)
+        raise InvalidInput(
+            f"The agent in the file asks {' and '.join(what for _, what in open_)}, "
+            "which weakens its walls.",
+            hint=f"Decide with {flags}; in the API, with `nesting` and `lan`.",
+        )
+    return replace(
+        agent,
+        nesting=agent.nesting and choice.nesting is True,
+        # A policy that opens networks at home opens the internet, too.
+        network="internet" if asked["lan"][0] and not choice.lan else agent.network,
+        memory_bytes=choice.memory_bytes or agent.memory_bytes,
+    )
 
 
 def _read_spec(told: Mapping[str, Any]) -> AgentSpec:
