@@ -17,23 +17,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
+from tinyagentos.images.tar_reader import MAGIC_AT, NOBODY, USTAR, TarReader, show
 from tinyagentos.model.errors import InvalidInput, Untrusted
 
 PIECE = 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
-# Names and extended attributes of one file; a file system keeps at most 64 KiB in one attribute.
-LARGEST_RECORDS = 16 * PIECE
 LARGEST_INDEX = 256 * 1024
 LARGEST_PADDING = 64 * 1024
 MOST_MEMBERS = 5_000_000
-LONGEST_NAME = 8192
-GZIP, USTAR = b"\x1f\x8b", b"ustar\x0000"
-MAGIC_AT = 257
+GZIP = b"\x1f\x8b"
 INDEX, VOLUME = "backup/index.yaml", "backup/volume"
-EXTENDED = b"x"
 # Of the mode: permissions and the sticky bit. Set-user-ID and set-group-ID are dropped.
 KEPT_MODE = 0o1777
-NOBODY = 2**32 - 1
 IDMAPS = ("volatile.idmap.last", "volatile.idmap.next")
 _IDMAP = re.compile(r"^ +(volatile\.idmap\.(?:last|next)): '?(\[.*\])'?$", re.MULTILINE)
 _FOREIGN = re.compile(
@@ -42,14 +37,9 @@ _FOREIGN = re.compile(
     re.MULTILINE,
 )
 _IDMAP_KEYS = {"Isuid": bool, "Isgid": bool, "Hostid": int, "Nsid": int, "Maprange": int}
-# PAX records that say again what the header says; uname, gname and the other times mean nothing.
-_RECORDS = frozenset({"path", "linkpath", "size", "uid", "gid", "mtime"})
-_IGNORED = frozenset({"atime", "ctime", "uname", "gname"})
-# Names are bytes; here they always are.
-_BINARY = b"hdrcharset=BINARY\n"
-_XATTR, _ACL = "SCHILY.xattr.", "SCHILY.acl."
 # A user namespace may make no other device than this one, with which overlay marks a removed file.
 _WHITEOUT = (0, 0)
+_XATTR = "SCHILY.xattr.user."
 _KINDS = {
     tarfile.REGTYPE: "a file",
     tarfile.LNKTYPE: "a hard link",
@@ -79,9 +69,7 @@ class Archive:
         self._name = name
         self._in = _Unpacker(file, offset, size, name)
         self._members = self._bytes = 0
-        # The folders around the member that was read last, each with the last name in it.
-        self._folders: list[tuple[str, str]] = []
-        self._files: set[int] = set()
+        self._tar = TarReader(self._in.take, self._refused)
 
     @property
     def tally(self) -> Tally:
@@ -115,17 +103,17 @@ class Archive:
         yield b"".join(batch)
 
     def _pieces(self) -> Iterator[bytes]:
-        first = self._member()
+        first = self._next()
         if first is None or first.name != INDEX or first.type != tarfile.REGTYPE:
             raise self._refused("does not begin with Incus's index")
         yield from self._index(first)
-        root = self._member()
+        root = self._next()
         if root is None or root.name != VOLUME or root.type != tarfile.DIRTYPE:
             raise self._refused("has no folder of the volume after its index")
         yield _head(root)
-        self._folders = [(VOLUME, "")]
-        while (member := self._member()) is not None:
-            self._place(member)
+        self._tar.enter(VOLUME)
+        while (member := self._next()) is not None:
+            self._tar.place(member)
             self._check(member)
             self._members += 1
             if self._members > MOST_MEMBERS:
@@ -156,25 +144,9 @@ class Archive:
         head.size, head.mode = len(new), 0o600
         yield head.tobuf(tarfile.PAX_FORMAT) + new + bytes(-len(new) % BLOCK)
 
-    def _place(self, member: tarfile.TarInfo) -> None:
-        """Follow the walk: every member is in a folder that is open, and after its neighbours.
-
-        That leaves no second member of a name, and none that passes through a link.
-        """
-        parent, _, own = member.name.rpartition("/")
-        while self._folders and self._folders[-1][0] != parent:
-            self._folders.pop()
-        if not self._folders or own in ("", ".", "..") or len(member.name) > LONGEST_NAME:
-            raise self._refused(f"holds {_show(member.name)}, which is in no folder of the volume")
-        if _bytes(own) <= _bytes(self._folders[-1][1]):
-            raise self._refused(f"holds {_show(member.name)} a second time, or out of order")
-        self._folders[-1] = (parent, own)
-        if member.type == tarfile.DIRTYPE:
-            self._folders.append((member.name, ""))
-
     def _check(self, member: tarfile.TarInfo) -> None:
         kind = _KINDS.get(member.type)
-        shown = _show(member.name)
+        shown = show(member.name)
         if kind is None:
             raise self._refused(f"holds {shown}, of a kind that no backup has")
         is_whiteout = member.type == tarfile.CHRTYPE and (
@@ -182,59 +154,16 @@ class Archive:
         )
         if member.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) and not is_whiteout:
             raise self._refused(f"holds {kind}, {shown}")
-        if member.type == tarfile.REGTYPE:
-            self._files.add(hash(member.name))
-        elif member.size:
-            raise self._refused(f"has content for {kind}, {shown}")
-        if member.type == tarfile.LNKTYPE and hash(member.linkname) not in self._files:
-            raise self._refused(f"holds {shown}, a hard link to no file of the volume before it")
 
-    def _member(self) -> tarfile.TarInfo | None:
-        """The next member as its header and its extended header say; None at the end."""
-        block = self._in.take(BLOCK)
-        if block == bytes(BLOCK):
-            return None
-        records: Mapping[str, str] = {}
-        if block[156:157] == EXTENDED:
-            size = self._header(block).size
-            if size > LARGEST_RECORDS:
-                raise self._refused("has an extended header that is too large")
-            records = self._records(self._in.take(size + -size % BLOCK)[:size])
-            block = self._in.take(BLOCK)
-        member = self._header(block)
-        try:
-            return _renew(member, records)
-        except (ValueError, OverflowError) as error:
-            raise self._refused(f"has a header that cannot be: {error}") from error
-
-    def _header(self, block: bytes) -> tarfile.TarInfo:
-        if block[MAGIC_AT : MAGIC_AT + len(USTAR)] != USTAR:
-            raise self._refused("has another tar format than Incus's backups")
-        try:
-            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.HeaderError, ValueError) as error:
-            raise self._refused(f"has a damaged header ({error})") from error
-
-    def _records(self, content: bytes) -> Mapping[str, str]:
-        """The PAX records (POSIX.1-2017, pax Extended Header)."""
-        found: dict[str, str] = {}
-        at = 0
-        while at < len(content):
-            digits = content[at : at + 10].partition(b" ")[0]
-            length = int(digits) if digits.isdigit() and len(digits) < 10 else 0
-            record = content[at + len(digits) + 1 : at + length]
-            key, equals, value = record.partition(b"=")
-            name = key.decode(errors="surrogateescape")
-            if not (equals and record.endswith(b"\n") and at + length <= len(content)):
-                raise self._refused("has an extended header that cannot be read")
-            is_known = name in _RECORDS or name in _IGNORED or name.startswith((_XATTR, _ACL))
-            if name in found:
-                raise self._refused(f"says {_show(name)} twice of one file")
-            if not is_known and record != _BINARY:
-                raise self._refused(f"has the extended header {_show(name)}")
-            found[name] = value[:-1].decode(errors="surrogateescape")
-            at += length
-        return found
+    def _next(self) -> tarfile.TarInfo | None:
+        """The next member without what would give anybody rights."""
+        member = self._tar.next()
+        if member:
+            member.mode &= KEPT_MODE
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if key.startswith(_XATTR)
+            }
+        return member
 
     def _refused(self, what: str) -> Untrusted:
         return Untrusted(
@@ -326,43 +255,8 @@ class _Unpacker:
         )
 
 
-def _renew(member: tarfile.TarInfo, records: Mapping[str, str]) -> tarfile.TarInfo:
-    """The member as it is written anew; ValueError for numbers and names that cannot be."""
-    path = records.get("path", member.name)
-    new = tarfile.TarInfo(path.removesuffix("/") if member.isdir() else path)
-    new.type = member.type
-    new.linkname = records.get("linkpath", member.linkname)
-    new.size = _number(records.get("size"), member.size, 2**62)
-    new.uid = _number(records.get("uid"), member.uid, NOBODY)
-    new.gid = _number(records.get("gid"), member.gid, NOBODY)
-    new.mode = member.mode & KEPT_MODE
-    new.devmajor, new.devminor = member.devmajor, member.devminor
-    new.mtime = int(float(records.get("mtime", member.mtime)))
-    if abs(new.mtime) > 2**40:
-        raise ValueError("its time")
-    is_link = new.type in (tarfile.LNKTYPE, tarfile.SYMTYPE)
-    if "\0" in new.name + new.linkname or len(new.linkname) > LONGEST_NAME:
-        raise ValueError("its name")
-    if is_link != bool(new.linkname):
-        raise ValueError("its link")
-    new.pax_headers = {
-        key: value for key, value in records.items()
-        if key.startswith(f"{_XATTR}user.") and key.isprintable()
-    }  # fmt: skip
-    return new
-
-
 def _head(member: tarfile.TarInfo) -> bytes:
     return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _number(record: str | None, header: int, end: int) -> int:
-    if record is not None and not (record.isascii() and record.isdecimal() and len(record) < 20):
-        raise ValueError("a number")
-    value = header if record is None else int(record)
-    if not 0 <= value < end:
-        raise ValueError("a number")
-    return value
 
 
 def _is_idmap(text: str) -> bool:
@@ -405,12 +299,3 @@ def _make_index(config: Mapping[str, str]) -> Mapping[str, object]:
         "optimized_header": False,
         "config": {"volume": volume},
     }
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
-
-
-def _show(name: str) -> str:
-    """A name from the file, for a message."""
-    return ascii(name if len(name) <= 80 else f"{name[:40]}…{name[-39:]}")
