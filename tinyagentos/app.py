@@ -43,9 +43,15 @@ from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.daemon_logs import shorten_logs
-from tinyagentos.host.facts import has_systemd, host_arch, memory_available_bytes, slowness
-from tinyagentos.host.incus_rules import IncusRules
+from tinyagentos.host.facts import (
+    has_systemd,
+    host_arch,
+    memory_available_bytes,
+    memory_total_bytes,
+    slowness,
+)
 from tinyagentos.host.incus_daemon import DAEMON_SOCKETS
+from tinyagentos.host.incus_rules import IncusRules
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.host.walls import RECORD, Firewall, Walls
@@ -121,6 +127,7 @@ class Services:
             key=ensure_key(settings.data_dir / "agents.key"),
             new_suffix=lambda: secrets.token_hex(3),
             memory_available=memory_available_bytes,
+            memory_total=memory_total_bytes,
             slowness=slowness,
             now=lambda: datetime.now(UTC),
             watch=watch,

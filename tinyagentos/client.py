@@ -143,9 +143,8 @@ class Client:
         body = wire.ExportAgent(name=name, path=path)
         return self._begin("POST", "/api/files/agents/export", body)
 
-    def import_agent(self, path: str) -> wire.ImportAnswer:
+    def import_agent(self, body: wire.ImportAgent) -> wire.ImportAnswer:
         """Begin to keep the state in an exported file; and what to deploy with it."""
-        body = wire.ImportFile(path=path)
         answer = self._send_once("POST", "/api/files/agents/import", body)
         return _read(wire.ImportAnswer, answer)
 

@@ -195,6 +195,22 @@ class ImportFile(BaseModel):
     path: FilePath = Field(description="The file's whole path")
 
 
+class ImportAgent(ImportFile):
+    """An exported agent on the server's machine, and what it gets of what it asks for."""
+
+    nesting: bool | None = Field(
+        None, description="Whether it may run containers of its own, if the file asks for it"
+    )
+    lan: bool | None = Field(
+        None, description="Whether it may reach the private networks that the file asks for"
+    )
+    memory: Size | None = Field(None, description="Most memory it may take, if not the file's")
+
+    def to_choice(self) -> agents.ImportChoice:
+        """As the agents' side takes it."""
+        return agents.ImportChoice(self.nesting, self.lan, self.memory)
+
+
 class ExportFile(BaseModel):
     """Where an image is to be written on the server's machine."""
 

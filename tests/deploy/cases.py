@@ -43,7 +43,14 @@ from tinyagentos.agents.upgrade_all import step_of
 from tinyagentos.images import bundle as image_bundle
 from tinyagentos.images import download, weigh
 from tinyagentos.incus import InstanceRequest
-from tinyagentos.model.agent import AgentChange, AgentSpec, AgentState, SnapshotSchedule, Source
+from tinyagentos.model.agent import (
+    AgentChange,
+    AgentSpec,
+    AgentState,
+    ImportChoice,
+    SnapshotSchedule,
+    Source,
+)
 from tinyagentos.model.job import Job, JobState
 
 POWER = (lifecycle.START, CONNECT, READY)
@@ -253,7 +260,7 @@ async def weigh_it(taos: Taos) -> Job:
 
 
 async def import_it(taos: Taos) -> Job:
-    return (await taos.agents.start_import_agent(taos.folder / "hello.taos"))[0]
+    return (await taos.agents.start_import_agent(taos.folder / "hello.taos", ImportChoice()))[0]
 
 
 def deploy_by(source: Source) -> Begin:

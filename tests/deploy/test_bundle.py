@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import random
 import stat
 import tarfile
 from collections.abc import Callable
@@ -14,15 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.deploy.world import GIB, Taos, left_over, with_image
+from tests.fakes.backup import entry, pack_volume
 from tests.fakes.fake_incus import FakeIncus
 from tests.fakes.fake_parts import FakeExec
 from tinyagentos import wire
-from tinyagentos.agents.bundle import AGENT_FILE, EXPORT_STEPS, IMPORT_STEPS, STATE_FILE
+from tinyagentos.agents.bundle import AGENT_FILE, EXPORT_STEPS, GIVE, IMPORT_STEPS, STATE_FILE
 from tinyagentos.agents.bundle import read_carried as read
-from tinyagentos.model.agent import MIB, AgentSpec, AgentState, SnapshotSchedule
-from tinyagentos.model.errors import Conflict, InvalidInput, NotFound, Untrusted
+from tinyagentos.agents.state_archive import Tally
+from tinyagentos.model.agent import (
+    MIB,
+    AgentChange,
+    AgentSpec,
+    AgentState,
+    ImportChoice,
+    SnapshotSchedule,
+)
+from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace, NotFound, TaosError, Untrusted
 from tinyagentos.model.job import JobState
 
 
@@ -112,7 +126,7 @@ async def test_taken_in_and_deployed_on_a_host_that_knew_nothing(
 ) -> None:
     taos, file = await exported(folder, fake)
     await taos.runner.wait_job((await taos.agents.start_delete("old")).id)
-    job, spec = await taos.agents.start_import_agent(file)
+    job, spec = await taos.agents.start_import_agent(file, ImportChoice())
     if step:
         await taos.until(job.id, step)
         await taos.die()
@@ -175,7 +189,7 @@ async def test_all_that_was_set_is_carried(folder: Path, fake: FakeIncus) -> Non
     await taos.runner.wait_job((await taos.agents.start_export_agent("old", file)).id)
     assert read(file).agent == EVERYTHING
     await taos.runner.wait_job((await taos.agents.start_delete("old")).id)
-    job, spec = await taos.agents.start_import_agent(file)
+    job, spec = await taos.agents.start_import_agent(file, ImportChoice(nesting=True, lan=True))
     await taos.runner.wait_job(job.id)
     # As the command line does: over the wire and back.
     sent = wire.NewAgent.model_validate_json(wire.NewAgent.of_spec(spec).model_dump_json())
@@ -203,7 +217,7 @@ async def test_a_file_of_an_older_taos_is_taken(folder: Path, fake: FakeIncus) -
     older = rewritten(file, lambda told: [told.pop(key, None) for key in NEWER])
     expected = AgentSpec("old", model="stub/large", memory_bytes=999 * MIB, network="none")
     assert read(older).agent == expected
-    job, _ = await taos.agents.start_import_agent(older)
+    job, _ = await taos.agents.start_import_agent(older, ImportChoice())
     assert (await taos.runner.wait_job(job.id)).state is JobState.succeeded
     await taos.close()
 
@@ -214,10 +228,10 @@ async def test_a_description_that_was_damaged_is_refused(folder: Path, fake: Fak
     assert content.count(b'"none"') == 1
     file.write_bytes(content.replace(b'"none"', b'"Lone"'))
     with pytest.raises(Untrusted):
-        await taos.agents.start_import_agent(file)
+        await taos.agents.start_import_agent(file, ImportChoice())
     file.write_bytes(content.replace(b'"memory_bytes": "1', b'"memory_bytes": "9'))
     with pytest.raises(Untrusted):
-        await taos.agents.start_import_agent(file)
+        await taos.agents.start_import_agent(file, ImportChoice())
     await taos.close()
 
 
@@ -227,12 +241,14 @@ async def test_a_state_that_would_fill_the_pool_is_refused_unseen(
     taos, file = await exported(folder, fake)
     before = left_over(fake, folder)
     fake.pools["taos"]["resources"]["space"]["total"] = 64 * MIB
-    bomb = gzip.compress(bytes(40 * MIB)) + gzip.compress(bytes(40 * MIB))
+    bomb = gzip.compress(pack_volume({}, entry("backup/volume/big", content=bytes(80 * MIB))))
+    two = gzip.compress(bytes(40 * MIB)) + gzip.compress(bytes(40 * MIB))
     assert len(bomb) < MIB
-    for state, code in ((bomb, "no_space"), (b"BZh9 whatever", "invalid_input")):
+    hostile = (bomb, "no_space"), (two, "untrusted"), (b"BZh9 whatever", "invalid_input")
+    for state, code in hostile:
         path = with_state(file, state)
         asked = len(fake.calls)
-        job, _ = await taos.agents.start_import_agent(path)
+        job, _ = await taos.agents.start_import_agent(path, ImportChoice())
         ended = await taos.runner.wait_job(job.id)
         assert ended.error
         assert (ended.state, ended.error.code) == (JobState.failed, code)
@@ -290,13 +306,13 @@ async def test_what_is_no_exported_agent(folder: Path, fake: FakeIncus) -> None:
     )  # fmt: skip
     for change in changes:
         with pytest.raises(InvalidInput):
-            await taos.agents.start_import_agent(rewritten(file, change))
+            await taos.agents.start_import_agent(rewritten(file, change), ImportChoice())
     for path in wrong:
         with pytest.raises(InvalidInput):
-            await taos.agents.start_import_agent(path)
+            await taos.agents.start_import_agent(path, ImportChoice())
     many = written(folder / "many.taos", {STATE_FILE: b"x", AGENT_FILE: b"{}", "more": b""})
     with pytest.raises(InvalidInput):
-        await taos.agents.start_import_agent(many)
+        await taos.agents.start_import_agent(many, ImportChoice())
     assert left_over(fake, folder) == before
     await taos.close()
 
@@ -308,10 +324,178 @@ async def test_a_damaged_state_never_reaches_incus(folder: Path, fake: FakeIncus
     content[520] ^= 1
     file.write_bytes(content)
     asked = len(fake.calls)
-    job, _ = await taos.agents.start_import_agent(file)
+    job, _ = await taos.agents.start_import_agent(file, ImportChoice())
     ended = await taos.runner.wait_job(job.id)
     assert ended.error
     assert (ended.state, ended.error.code) == (JobState.failed, "untrusted")
     assert not any(one.startswith("POST") for one in fake.calls[asked:])
     assert left_over(fake, folder) == before
     await taos.close()
+
+
+async def walls_of(folder: Path, fake: FakeIncus) -> tuple[Taos, Path]:
+    """A server, and a file that asks for containers of its own and for a network at home."""
+    taos, file = await exported(folder, fake)
+    return taos, rewritten(
+        file, lambda told: told.update(nesting=True, network="lan:192.168.9.0/24")
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (ImportChoice(), ("containers of its own", "192.168.9.0/24", "--nesting", "--no-lan")),
+        (ImportChoice(nesting=True), ("192.168.9.0/24", "--lan")),
+        (ImportChoice(lan=True), ("containers of its own", "--nesting")),
+    ],
+)
+async def test_a_file_does_not_choose_its_own_walls(
+    choice: ImportChoice, said: tuple[str, ...], folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await walls_of(folder, fake)
+    asked = len(fake.calls)
+    with pytest.raises(InvalidInput) as caught:
+        await taos.agents.start_import_agent(file, choice)
+    told = f"{caught.value.message} {caught.value.hint}"
+    assert all(one in told for one in said)
+    assert not any(one.startswith("POST") for one in fake.calls[asked:])
+    await taos.close()
+
+
+@pytest.mark.parametrize(
+    ("nesting", "lan", "network"),
+    [
+        (True, True, "lan:192.168.9.0/24"),
+        (False, True, "lan:192.168.9.0/24"),
+        (True, False, "internet"),
+        (False, False, "internet"),
+    ],
+)
+async def test_a_person_chooses_the_walls(
+    nesting: bool, lan: bool, network: str, folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await walls_of(folder, fake)
+    choice = ImportChoice(nesting=nesting, lan=lan)
+    job, spec = await taos.agents.start_import_agent(file, choice)
+    await taos.runner.wait_job(job.id)
+    assert (spec.nesting, spec.network) == (nesting, network)
+    await taos.close()
+
+
+async def test_what_a_file_does_not_ask_for_it_does_not_get(folder: Path, fake: FakeIncus) -> None:
+    taos, file = await exported(folder, fake)
+    job, spec = await taos.agents.start_import_agent(file, ImportChoice(nesting=True, lan=True))
+    await taos.runner.wait_job(job.id)
+    assert (spec.nesting, spec.network) == (False, "none")
+    await taos.close()
+
+
+async def test_more_memory_than_the_host_has_is_refused_with_numbers(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await exported(folder, fake)
+    large = rewritten(file, lambda told: told.update(memory_bytes=str(65 * GIB)))
+    before = left_over(fake, folder)
+    with pytest.raises(NoSpace) as imported:
+        await taos.agents.start_import_agent(large, ImportChoice())
+    with pytest.raises(NoSpace) as deployed:
+        await taos.agents.start_deploy(AgentSpec("new", memory_bytes=65 * GIB))
+    with pytest.raises(NoSpace) as changed:
+        await taos.agents.start_change("old", AgentChange(memory_bytes=65 * GIB))
+    for caught in (imported, deployed, changed):
+        assert str(65 * 1024) in caught.value.message
+        assert str(64 * 1024) in caught.value.message
+    assert left_over(fake, folder) == before
+    job, spec = await taos.agents.start_import_agent(large, ImportChoice(memory_bytes=2 * GIB))
+    assert (await taos.runner.wait_job(job.id)).state is JobState.succeeded
+    assert spec.memory_bytes == 2 * GIB
+    await taos.close()
+
+
+HOSTILE = {
+    "device": gzip.compress(
+        pack_volume({}, entry("backup/volume/sda", tarfile.BLKTYPE, devmajor=8))
+    ),
+    "snapshots": gzip.compress(pack_volume({}, index="snapshots:\n- null\n")),
+    "zstd": zstandard.compress(pack_volume({})),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_a_hostile_state_never_reaches_incus(
+    what: str, folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await exported(folder, fake)
+    before, hostile = left_over(fake, folder), with_state(file, HOSTILE[what])
+    asked = len(fake.calls)
+    job, _ = await taos.agents.start_import_agent(hostile, ImportChoice())
+    ended = await taos.runner.wait_job(job.id)
+    assert ended.error
+    assert ended.error.code in ("untrusted", "invalid_input")
+    assert not any(one.startswith("POST") for one in fake.calls[asked:])
+    assert left_over(fake, folder) == before
+    await taos.close()
+
+
+async def test_more_than_the_file_says_is_refused(folder: Path, fake: FakeIncus) -> None:
+    taos, file = await exported(folder, fake)
+    assert read(file).tally == Tally(0, 0)
+    for tally in ({"members": 1, "content_bytes": 0}, {"members": 0, "content_bytes": 5}):
+        changed = rewritten(file, lambda told, tally=tally: told.update(tally=tally))  # type: ignore[misc]
+        job, _ = await taos.agents.start_import_agent(changed, ImportChoice())
+        ended = await taos.runner.wait_job(job.id)
+        assert ended.error
+        assert ended.error.code == "untrusted"
+    with pytest.raises(InvalidInput):
+        read(rewritten(file, lambda told: told.update(tally={"members": 1})))
+    await taos.close()
+
+
+async def test_a_file_that_changes_after_it_was_checked_has_no_end(
+    folder: Path, fake: FakeIncus
+) -> None:
+    taos, file = await exported(folder, fake)
+    before = left_over(fake, folder)
+    job, _ = await taos.agents.start_import_agent(file, ImportChoice())
+    await taos.until(job.id, GIVE)
+    content = bytearray(file.read_bytes())
+    content[512 + 4] ^= 1  # the time in gzip's head: the same archive in other bytes
+    file.write_bytes(content)
+    ended = await taos.runner.wait_job(job.id)
+    if ended.state is JobState.failed:  # else all of it was sent before
+        assert ended.error
+        assert ended.error.code == "untrusted"
+        assert left_over(fake, folder) == before
+    await taos.close()
+
+
+async def test_what_is_no_plain_file_is_not_waited_for(folder: Path, fake: FakeIncus) -> None:
+    taos, _ = await exported(folder, fake)
+    os.mkfifo(folder / "fifo.taos")
+    for path in (folder / "fifo.taos", folder, Path("/dev/zero"), Path("relative.taos")):
+        with pytest.raises(InvalidInput):
+            await taos.agents.start_import_agent(path, ImportChoice())
+    await taos.close()
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_whatever_was_changed_in_the_file(tmp_path: Path, seed: int, changes: int) -> None:
+    told = {
+        "format": 1, "name": "old", "framework": "openclaw", "version": "1", "model": "",
+        "network": "none", "memory_bytes": "", "cpus": "", "sha256": "0" * 64, "size": 5,
+    }  # fmt: skip
+    file = written(
+        tmp_path / "old.taos", {STATE_FILE: b"state", AGENT_FILE: json.dumps(told).encode()}
+    )
+    chance, content = random.Random(seed), bytearray(file.read_bytes())
+    for _ in range(changes):
+        content[chance.randrange(2600)] = chance.randrange(256)
+    file.write_bytes(content)
+    try:
+        carried = read(file)
+    except TaosError:
+        return
+    assert 0 <= carried.offset <= carried.offset + carried.size <= len(content)

@@ -25,7 +25,7 @@ from tests.fakes.fake_incus import FakeIncus
 from tinyagentos.agents import keep
 from tinyagentos.agents.order import AGENT_KEY
 from tinyagentos.agents.reconcile import reconcile
-from tinyagentos.model.agent import AgentChange, AgentSpec, AgentState
+from tinyagentos.model.agent import AgentChange, AgentSpec, AgentState, ImportChoice
 from tinyagentos.model.errors import Conflict, InvalidInput, NoSpace
 from tinyagentos.model.image import ImagePolicy
 from tinyagentos.model.job import Job, JobState
@@ -225,7 +225,7 @@ async def test_files_that_were_written_or_removed_meanwhile(hello: Taos) -> None
         await hello.runner.retry_job(job.id)
     await exported(hello)
     file = hello.folder / "hello.taos"
-    taken = await cancelled(hello, (await hello.agents.start_import_agent(file))[0])
+    taken = await cancelled(hello, (await hello.agents.start_import_agent(file, ImportChoice()))[0])
     again = await hello.runner.retry_job(taken.id)
     assert again.params == taken.params, "a deploy was told of that state"
     await done(hello, again)

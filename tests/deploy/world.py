@@ -137,6 +137,7 @@ class Taos:
             key=b"k" * 32,
             new_suffix=lambda: f"{next(numbers):06x}",
             memory_available=lambda: memory,
+            memory_total=lambda: 64 * GIB,
             slowness=lambda: 1.0,
             now=lambda: datetime.now(UTC),
             watch=Watch(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import gzip
-import json
+import tarfile
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+import zstandard
 from aiohttp import web
 
+from tests.fakes.backup import pack_volume, read_backup
 from tests.fakes.fake_parts import (
     NEVER,
     Failure,
@@ -611,8 +613,8 @@ class Routes:
         name = (await request.json())["name"]
 
         async def work() -> None:
-            config = json.dumps(volume["config"]).encode()
-            volume.setdefault("backups", {})[name] = gzip.compress(config, mtime=0)
+            content = gzip.compress(pack_volume(volume["config"]), mtime=0)
+            volume.setdefault("backups", {})[name] = content
 
         project, key, _ = self._volume(request)
         volume = project.volumes[key]
@@ -627,8 +629,8 @@ class Routes:
         project, content = self._project(request), await request.read()
         key = (self._pool(request)["name"], request.headers["X-Incus-name"])
         try:
-            config = json.loads(gzip.decompress(content))
-        except (ValueError, OSError):
+            config = read_backup(content)
+        except (ValueError, OSError, tarfile.TarError, zstandard.ZstdError):
             raise Failure(400, "Invalid backup") from None
         if key in project.volumes:
             raise Failure(409, "Volume by that name already exists")

@@ -1,8 +1,10 @@
 """An agent in one file: what it knows and how it was set, to keep or to carry to another host.
 
 The file is an uncompressed tar with two members: `state.backup`, which Incus makes of a copy of the
-state volume and takes again, and `agent.json`, which tells what it is and its SHA-256. What is
-imported becomes a kept state (kept.py), which a deploy then begins with.
+state volume and takes again, and `agent.json`, which tells what it is, how much, and its SHA-256.
+What is imported becomes a kept state (kept.py), which a deploy then begins with.
+
+Whoever made the file chose every byte of it. Incus is given what state_archive.py makes of it.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tarfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import zstandard
 
 from tinyagentos.agents import instances
 from tinyagentos.agents.host import Host
@@ -36,13 +41,13 @@ from tinyagentos.agents.order import (
     UNIT,
     VERSION_KEY,
 )
-from tinyagentos.agents.packed import unpacked_bytes
 from tinyagentos.agents.settings import ROOT, check_title, read_schedule
+from tinyagentos.agents.state_archive import Archive, Tally
 from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.agent import AgentSpec, SnapshotSchedule, check_agent_name
+from tinyagentos.model.agent import AgentSpec, ImportChoice, SnapshotSchedule, check_agent_name
 from tinyagentos.model.errors import InvalidInput, NoSpace, Untrusted
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
@@ -55,7 +60,6 @@ FORMAT = 1
 STATE_FILE, AGENT_FILE = "state.backup", "agent.json"
 BACKUP = "export"
 LARGEST_AGENT_FILE = 64 * 1024
-PIECE = 1024 * 1024
 STALL = 120.0
 # How much of what a pool has free an import may take: the agents there go on writing.
 FREE_TO_USE = 0.9
@@ -68,7 +72,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Carried:
-    """An exported file: the agent as it was, where its state is in the file, and its digest."""
+    """An exported file: the agent as it was, where its state is in the file, and its digest.
+
+    tally: how much the state is said to be; None in a file of a taOS that did not say.
+    """
 
     path: Path
     agent: AgentSpec
@@ -76,6 +83,7 @@ class Carried:
     offset: int
     size: int
     sha256: str
+    tally: Tally | None = None
 
 
 def describe(instance: Instance, volume: Mapping[str, str]) -> Mapping[str, object]:
@@ -104,23 +112,43 @@ def describe(instance: Instance, volume: Mapping[str, str]) -> Mapping[str, obje
     }
 
 
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """The file, opened once: what is checked is what is read. InvalidInput when it is no file."""
+    wrong = InvalidInput(f"There is no file {path}.", hint="Give the whole path of the file.")
+    if not path.is_absolute():
+        raise wrong
+    try:
+        # Not to wait for a writer of what turns out to be a FIFO.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise wrong from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise wrong
+    with os.fdopen(number, "rb") as file:
+        yield file
+
+
 def read_carried(path: Path) -> Carried:
     """The exported file; InvalidInput when it is none, or of another format.
 
     Nothing of its state is proven yet; see check_state().
     """
-    if not path.is_absolute() or not path.is_file():
-        raise InvalidInput(f"There is no file {path}.", hint="Give the whole path of the file.")
+    with open_file(path) as file:
+        return _read_carried(path, file)
+
+
+def _read_carried(path: Path, file: IO[bytes]) -> Carried:
     hint = "Give a file that `taos agent export` wrote."
-    members = read_members(path)
+    members = read_members(path, file)
     if set(members) != {STATE_FILE, AGENT_FILE}:
         raise InvalidInput(f"{path.name} is no exported agent.", hint=hint)
     where, size = members[AGENT_FILE]
     if size > LARGEST_AGENT_FILE:
         raise InvalidInput(f"{path.name} is no exported agent.", hint=hint)
-    with path.open("rb") as file:
-        file.seek(where)
-        content = file.read(size)
+    file.seek(where)
+    content = file.read(size)
     try:
         told = json.loads(content)
         if told["format"] != FORMAT:
@@ -136,9 +164,37 @@ def read_carried(path: Path) -> Carried:
         digest = str(told["sha256"])
         if not _DIGEST.fullmatch(digest) or told["size"] != members[STATE_FILE][1]:
             raise ValueError(digest)
+        tally = Tally(**told["tally"]) if "tally" in told else None
     except UNREADABLE as error:
         raise InvalidInput(f"{path.name} does not say what is in it.", hint=hint) from error
-    return Carried(path, spec, str(told["version"])[:100], *members[STATE_FILE], digest)
+    version = str(told["version"])[:100]
+    return Carried(path, spec, version, *members[STATE_FILE], digest, tally)
+
+
+def decide(agent: AgentSpec, choice: ImportChoice) -> AgentSpec:
+    """The agent with what was decided about it.
+
+    Raises InvalidInput when the file asks for what opens its walls, and nobody decided about that.
+    """
+    asked = {
+        "nesting": (agent.nesting, choice.nesting, "to run containers of its own"),
+        "lan": (agent.network.startswith("lan:"), choice.lan, f"to reach {agent.network[4:]}"),
+    }
+    open_ = [(name, what) for name, (asks, given, what) in asked.items() if asks and given is None]
+    if open_:
+        flags = " and ".join(f"`--{name}` or `--no-{name}`" for name, _ in open_)
+        raise InvalidInput(
+            f"The agent in the file asks {' and '.join(what for _, what in open_)}, "
+            "which weakens its walls.",
+            hint=f"Decide with {flags}; in the API, with `nesting` and `lan`.",
+        )
+    return replace(
+        agent,
+        nesting=agent.nesting and choice.nesting is True,
+        # A policy that opens networks at home opens the internet, too.
+        network="internet" if asked["lan"][0] and not choice.lan else agent.network,
+        memory_bytes=choice.memory_bytes or agent.memory_bytes,
+    )
 
 
 def _read_spec(told: Mapping[str, Any]) -> AgentSpec:
@@ -228,8 +284,8 @@ async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
     digest, size = hashlib.sha256(), 0
     part.unlink(missing_ok=True)  # of an attempt that a crash ended
     # What an agent knows is nobody else's, and goes into no file that somebody else put there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(part, flags, 0o600), "w+b") as file:
         # The state's own head comes when its size is known.
         file.write(bytes(tarfile.BLOCKSIZE))
         source = host.incus.storage.read_volume_backup(pool, _copy_name(job), BACKUP, stall=STALL)
@@ -239,7 +295,14 @@ async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
             size += len(piece)
             job.progress(size, None)
         file.write(bytes(-size % tarfile.BLOCKSIZE))
+        file.flush()
+        # Whoever needs the file needs it when the agent is gone: that it can be imported, and how
+        # much it is, is found out now.
+        archive = Archive(file, tarfile.BLOCKSIZE, size, Path(job.params["to"]).name)
+        await _read_through(archive)
+        file.seek(0, os.SEEK_END)
         told = json.loads(job.params["agent_file"]) | {"sha256": digest.hexdigest(), "size": size}
+        told |= {"tally": asdict(archive.tally)}
         content = json.dumps(told | {"checksum": _checksum(told)}, indent=2).encode()
         file.write(_head(AGENT_FILE, len(content)) + content)
         file.write(bytes(-len(content) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))
@@ -258,32 +321,36 @@ def _head(name: str, size: int) -> bytes:
 async def import_state(job: JobContext, host: Host) -> None:
     """Check the file, then have Incus take its state, as one that is kept."""
     job.plan_steps(*IMPORT_STEPS)
+    path = Path(job.params["from"])
+    with open_file(path) as file:
+        with job.step(CHECK):
+            carried = await asyncio.to_thread(_read_carried, path, file)
+            await check_state(carried, file, host)
+        with job.step(GIVE):
+            await _give(carried, file, job, host)
+
+
+async def check_state(carried: Carried, file: IO[bytes], host: Host) -> None:
+    """Return when the state can be given to Incus.
+
+    Raises Untrusted when it is not what was exported, or what no agent's state can be, NoSpace
+    when it unpacks to more than there is room for.
+    """
+    pool = (await instances.pick_pool(host)).name
+    room = await host.incus.storage.get_resources(pool)
+    await _read_through(_archive(carried, file), carried, int(room.free_bytes * FREE_TO_USE), pool)
+
+
+async def _give(carried: Carried, file: IO[bytes], job: JobContext, host: Host) -> None:
     volume, pool = job.params["volume"], (await instances.pick_pool(host)).name
-    with job.step(CHECK):
-        carried = await asyncio.to_thread(read_carried, Path(job.params["from"]))
-        room = await host.incus.storage.get_resources(pool)
-        await asyncio.to_thread(check_state, carried)
-        most = int(room.free_bytes * FREE_TO_USE)
-        part = (carried.path, carried.offset, carried.size)
-        if await asyncio.to_thread(unpacked_bytes, *part, most) > most:
-            raise NoSpace(
-                f"The state unpacks to more than {most // 2**20} MiB; pool {pool} has "
-                f"{room.free_bytes // 2**20} MiB free.",
-                hint="Delete what you do not need, or grow the pool.",
-            )
-    with job.step(GIVE):
-        found = await host.incus.storage.find_volume(pool, volume)
-        if found and found.config.get(KEPT_KEY):
-            return
-        if found:
-            await host.incus.storage.delete_volume(pool, volume)
-        await host.incus.storage.import_volume(pool, volume, _state(carried, job), stall=STALL)
-        taken = await host.incus.storage.get_volume(pool, volume)
-        # Keys of a file from elsewhere mean nothing here, but for what Incus keeps of users.
-        foreign = {key: "" for key in taken.config if not key.startswith("volatile.")}
-        await host.incus.storage.update_volume(pool, volume, config=foreign)
-        instance = volume.removesuffix("-state")
-        await keep_state(instance, carried.agent.framework, host, carried.agent.name)
+    found = await host.incus.storage.find_volume(pool, volume)
+    if found and found.config.get(KEPT_KEY):
+        return
+    if found:
+        await host.incus.storage.delete_volume(pool, volume)
+    await host.incus.storage.import_volume(pool, volume, _state(carried, file, job), stall=STALL)
+    instance = volume.removesuffix("-state")
+    await keep_state(instance, carried.agent.framework, host, carried.agent.name)
 
 
 async def undo_import(job: JobContext, host: Host) -> None:
@@ -293,30 +360,51 @@ async def undo_import(job: JobContext, host: Host) -> None:
         await host.incus.storage.delete_volume(pool, job.params["volume"])
 
 
-def check_state(carried: Carried) -> None:
-    """Return when the state is what was exported, else raise Untrusted."""
-    digest = hashlib.sha256()
-    with carried.path.open("rb") as file:
-        file.seek(carried.offset)
-        left = carried.size
-        while piece := file.read(min(PIECE, left)):
-            digest.update(piece)
-            left -= len(piece)
-    if left or digest.hexdigest() != carried.sha256:
+def _archive(carried: Carried, file: IO[bytes]) -> Archive:
+    return Archive(file, carried.offset, carried.size, carried.path.name)
+
+
+async def _read_through(
+    archive: Archive, carried: Carried | None = None, most: int | None = None, pool: str = ""
+) -> None:
+    """Read all of the archive, which says what is wrong with it. most: bytes it may unpack to."""
+    unpacked = 0
+    async for piece in _in_thread(archive.renewed()):
+        unpacked += len(piece)
+        if most is not None and unpacked > most:
+            raise NoSpace(
+                f"The state unpacks to more than {most // 2**20} MiB, which is what storage pool "
+                f"{pool} has free for it.",
+                hint="Delete what you do not need, or grow the pool.",
+            )
+    if carried:
+        _compare(archive, carried)
+
+
+def _compare(archive: Archive, carried: Carried) -> None:
+    if archive.sha256 != carried.sha256 or carried.tally not in (None, archive.tally):
         raise Untrusted(
             f"{carried.path.name} is damaged: its state is not what was exported.",
             hint="Copy the file again, or export again.",
         )
 
 
-async def _state(carried: Carried, job: JobContext) -> AsyncIterator[bytes]:
-    with carried.path.open("rb") as file:
-        file.seek(carried.offset)
-        done = 0
-        while piece := await asyncio.to_thread(file.read, min(PIECE, carried.size - done)):
-            done += len(piece)
-            job.progress(done, carried.size)
-            yield piece
+async def _state(carried: Carried, file: IO[bytes], job: JobContext) -> AsyncIterator[bytes]:
+    """The archive that Incus is given. It has no end when the file changed since it was checked."""
+    # Incus keeps what it is sent in a file of its own meanwhile: it had better be small.
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    archive = _archive(carried, file)
+    async for piece in _in_thread(archive.renewed()):
+        if packed := await asyncio.to_thread(packer.compress, piece):
+            yield packed
+        job.progress(archive.position, carried.size)
+    _compare(archive, carried)
+    yield packer.compress(bytes(2 * tarfile.BLOCKSIZE)) + packer.flush()
+
+
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
 
 
 async def _drop_copy(pool: str, copy: str, host: Host) -> None:

@@ -24,7 +24,8 @@ from tinyagentos.store.timings import TimingTable
 @dataclass(frozen=True)
 class Host:
     """The host as the agents' side sees it. memory_available: bytes the host could give now;
-    slowness: how many times as long as the reference machine it takes for the same work;
+    memory_total: bytes
+    it has; slowness: how many times as long as the reference machine it takes for the same work;
     addresses: the host's own.
     """
 
@@ -40,6 +41,7 @@ class Host:
     key: bytes
     new_suffix: Callable[[], str]
     memory_available: Callable[[], int]
+    memory_total: Callable[[], int]
     slowness: Callable[[], float]
     now: Callable[[], datetime]
     watch: Watch

@@ -163,6 +163,19 @@ def check_memory(need_bytes: int, *, available_bytes: int, promised_bytes: int) 
         )
 
 
+def check_memory_limit(limit_bytes: int, *, total_bytes: int) -> None:
+    """Return when the host has as much memory as the agent may take, else raise NoSpace.
+
+    A limit beyond that is none: the agent could take all there is from everybody else.
+    """
+    if limit_bytes > total_bytes:
+        raise NoSpace(
+            f"The agent is to have up to {limit_bytes // MIB} MiB of memory; this host has "
+            f"{total_bytes // MIB} MiB in all.",
+            hint="Give it less memory, such as `--memory 2GiB`.",
+        )
+
+
 def check_disk(need_bytes: int, *, free_bytes: int, pool: str) -> None:
     """Return when the pool has room for the deploy, else raise NoSpace with the numbers."""
     if free_bytes < need_bytes:

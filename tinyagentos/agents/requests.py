@@ -38,7 +38,7 @@ from tinyagentos.agents.order import (
     DeployOrder,
     make_order,
 )
-from tinyagentos.agents.plan import check_disk, check_memory
+from tinyagentos.agents.plan import check_disk, check_memory, check_memory_limit
 from tinyagentos.agents.record import certain_agents, find_agent, no_agent
 from tinyagentos.agents.roles import (
     REPLACED_KEY,
@@ -181,7 +181,7 @@ def _check_spec(spec: AgentSpec, host: Host) -> Recipe:
             f"There is no framework {spec.framework[:60]!r}.",
             hint=f"There are: {', '.join(host.recipes)}.",
         )
-    check_range("memory", spec.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
+    _check_memory_limit(spec.memory_bytes, host)
     # What an image unpacks to counts, and a root that is full cannot even be changed.
     check_range("disk", spec.disk_bytes, recipe.agent.image_disk_bytes, 2**62)
     check_range("state disk", spec.state_bytes, LEAST_DISK_MB * MIB, 2**62)
@@ -405,7 +405,7 @@ async def request_change(name: str, change: AgentChange, host: Host) -> Request:
 
     Raises InvalidInput, NotFound, or Conflict when the agent takes more than the new limit.
     """
-    check_range("memory", change.memory_bytes, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
+    _check_memory_limit(change.memory_bytes, host)
     check_range("disk", change.disk_bytes, LEAST_DISK_MB * MIB, 2**62)
     check_range("state disk", change.state_bytes, LEAST_DISK_MB * MIB, 2**62)
     check_range("cpu", change.cpus, 0, MOST_CPUS)
@@ -626,6 +626,13 @@ async def return_again(job: Job, host: Host) -> Params:
     if job.params["instance"] in (await reconcile.look(host)).lost:
         return job.params
     raise Conflict("The agent is not lost any more.", hint="`taos agent list` shows the agents.")
+
+
+def _check_memory_limit(limit: int | None, host: Host) -> None:
+    """InvalidInput for a limit that cannot be, NoSpace for one that this host cannot give."""
+    check_range("memory", limit, LEAST_MEMORY_MB * MIB, MOST_MEMORY_MB * MIB)
+    if limit is not None:
+        check_memory_limit(limit, total_bytes=host.memory_total())
 
 
 def check_range(what: str, value: int | None, least: int, most: int) -> None:

@@ -55,6 +55,7 @@ from tinyagentos.model.agent import (
     AgentSpec,
     AgentState,
     Framework,
+    ImportChoice,
     KeptState,
     Snapshot,
     SnapshotSchedule,
@@ -230,14 +231,16 @@ class Agents:
         """A job that writes the agent, with all it knows, into a new file of this machine."""
         return self._submit(await requests.request_export(name, file, self._host))
 
-    async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
+    async def start_import_agent(self, file: Path, choice: ImportChoice) -> tuple[Job, AgentSpec]:
         """A job that keeps the state in the file, and the agent to deploy with it after that.
 
-        Raises InvalidInput when it is no exported agent, or one of a framework that is not here.
+        Raises InvalidInput when it is no exported agent, one of a framework that is not here, or
+        asks for what nobody decided about, NoSpace when this host has less memory than it asks for.
         """
         carried = await asyncio.to_thread(bundle.read_carried, file)
-        job = self._submit(requests.request_import(carried, self._host))
-        return job, replace(carried.agent, state_of=job.params["volume"])
+        agent = bundle.decide(carried.agent, choice)
+        job = self._submit(requests.request_import(replace(carried, agent=agent), self._host))
+        return job, replace(agent, state_of=job.params["volume"])
 
     async def list_kept(self) -> tuple[KeptState, ...]:
         """The states that outlived their agents, the newest first."""

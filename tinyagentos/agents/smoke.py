@@ -47,7 +47,7 @@ from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.checks.project import CONFIG
-from tinyagentos.host.facts import host_arch, memory_available_bytes, slowness
+from tinyagentos.host.facts import host_arch, memory_available_bytes, memory_total_bytes, slowness
 from tinyagentos.host.policy import drop_policy_bridge, read_host_addresses
 from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
@@ -256,6 +256,7 @@ async def smoke_host(
         key=secrets.token_bytes(32),
         new_suffix=lambda: secrets.token_hex(3),
         memory_available=memory_available_bytes,
+        memory_total=memory_total_bytes,
         slowness=slowness,
         now=lambda: datetime.now(UTC),
         watch=Watch(

@@ -360,14 +360,44 @@ def export_agent(
 def import_agent(
     file: Annotated[Path, typer.Argument(help="A file that `taos agent export` wrote.")],
     name: Annotated[str, typer.Option(help="Another name for the agent.")] = "",
+    memory: Annotated[str, typer.Option(help="Most memory, if not what the file says.")] = "",
+    nesting: Annotated[
+        bool | None,
+        typer.Option(help="Whether it may run containers of its own, if the file asks for it."),
+    ] = None,
+    lan: Annotated[
+        bool | None,
+        typer.Option(help="Whether it may reach the networks at home that the file asks for."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy the agent in the file: as it was set, knowing what it knew."""
+    """Deploy the agent in the file: as it was set, knowing what it knew.
+
+    A file that asks for containers of its own or for networks at home is refused until you decide.
+    """
     client = connect()
-    answer = client.import_agent(str(file.absolute()))
+    values = {
+        "path": str(file.absolute()),
+        "memory": memory or None,
+        "nesting": nesting,
+        "lan": lan,
+    }
+    answer = client.import_agent(_request(wire.ImportAgent, values, "taos agent import --help"))
+    if not as_json:
+        print_line(_describe(answer.deploy))
     check_succeeded(follow(client, answer.job, quiet=as_json))
     request = answer.deploy.model_copy(update={"name": name or answer.deploy.name})
     begin(lambda client: client.deploy(request), wait=True, as_json=as_json)
+
+
+def _describe(agent: wire.NewAgent) -> str:
+    """What the file asks for and gets, in one line."""
+    memory = f"{agent.memory // 2**20} MiB" if isinstance(agent.memory, int) else "as usual"
+    nesting = "yes" if agent.nesting else "no"
+    return (
+        f"{agent.name}: {agent.framework}, network {agent.network}, memory {memory}, "
+        f"containers of its own: {nesting}"
+    )
 
 
 @app.command()

@@ -83,6 +83,11 @@ def memory_available_bytes() -> int:
     return read_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"]
 
 
+def memory_total_bytes() -> int:
+    """How much memory the host has."""
+    return read_meminfo(Path("/proc/meminfo").read_text())["MemTotal"]
+
+
 def read_os_release(text: str) -> dict[str, str]:
     """The keys of an os-release(5) file."""
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -24,6 +26,9 @@ METADATA_WITHIN = 30.0
 # All of a small file; the other is for each read, and a mirror may send a byte before each ends.
 METADATA_WHOLE_WITHIN = 60.0
 READ_SIZE = 1 << 18
+# A channel has a root for each exchange of keys, three more files of metadata, and one image.
+MOST_MEMBERS = 1000
+PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 # Not answers about the file, but about the moment, the address's age or the server's health.
 PASSING = frozenset({401, 403, 408, 425, 429, 500, 502, 503, 504})
 
@@ -168,23 +173,53 @@ async def _open_file(path: Path, start: int) -> AsyncIterator[Part]:
         yield Part(start, total, pieces())
 
 
-def read_members(path: Path) -> Mapping[str, tuple[int, int]]:
+def read_members(path: Path, file: IO[bytes] | None = None) -> Mapping[str, tuple[int, int]]:
     """The files in an uncompressed tar by name: where each begins, and its size.
 
-    Only plain files in no folder count. InvalidInput when it is no tar.
+    Only plain files in no folder count. file: the file at the path, when it is open already.
+    InvalidInput when it is no tar, or one that says anything in more than one way.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
-            return {
-                one.name: (one.offset_data, one.size)
-                for one in tar
-                if one.type == tarfile.REGTYPE and re.fullmatch(FILE_NAME, one.name)
-            }
-    except (tarfile.TarError, OSError) as error:
+        with ExitStack() as stack:
+            opened = file or stack.enter_context(path.open("rb"))
+            return dict(_walk_members(opened))
+    except (tarfile.TarError, OSError, ValueError) as error:
         raise InvalidInput(
             f"{path.name} cannot be read as an exported image: {error}.",
             hint="Give a file that `taos image export` wrote.",
         ) from error
+
+
+def _walk_members(file: IO[bytes]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Headers and contents in turn, up to the first empty block.
+
+    Written out because tarfile reads extended headers of any size into memory.
+    """
+    size = file.seek(0, os.SEEK_END)
+    at, seen, long_name = 0, set[str](), ""
+    while at + tarfile.BLOCKSIZE <= size:
+        file.seek(at)
+        block = file.read(tarfile.BLOCKSIZE)
+        if block == bytes(tarfile.BLOCKSIZE):
+            if at == 0:
+                break
+            return
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        at += tarfile.BLOCKSIZE
+        if member.type == tarfile.GNUTYPE_LONGNAME and 0 < member.size <= tarfile.BLOCKSIZE:
+            long_name = file.read(member.size).rstrip(b"\0").decode(errors="surrogateescape")
+            at += tarfile.BLOCKSIZE
+            continue
+        member.name, long_name = long_name or member.name, ""
+        if member.name in seen or len(seen) >= MOST_MEMBERS or member.type not in PLAIN:
+            raise ValueError(f"{member.name[:60]!r} does not belong there")
+        if not 0 <= member.size <= size - at:
+            raise ValueError("it ends too early")
+        seen.add(member.name)
+        if re.fullmatch(FILE_NAME, member.name):
+            yield member.name, (at, member.size)
+        at += member.size + -member.size % tarfile.BLOCKSIZE
+    raise ValueError("it is no tar, or ends too early")
 
 
 def _find_member(path: Path, name: str) -> tuple[int, int]:

@@ -76,6 +76,19 @@ class AgentSpec:
 
 
 @dataclass(frozen=True)
+class ImportChoice:
+    """What a person decides about an agent in a file.
+
+    nesting, lan: whether it gets them if the file asks for them; None: not decided.
+    memory_bytes: its limit, if not the file's.
+    """
+
+    nesting: bool | None = None
+    lan: bool | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class KeptState:
     """State that outlived its agent. name: its volume's."""
 

@@ -21,6 +21,7 @@ from tinyagentos.model.agent import (
     AgentSpec,
     AgentState,
     Framework,
+    ImportChoice,
     KeptState,
     Snapshot,
     SnapshotSchedule,
@@ -129,7 +130,7 @@ class FakeServices:
         await self.get_agent(name)
         return self.add("export agent", name)
 
-    async def start_import_agent(self, file: Path) -> tuple[Job, AgentSpec]:
+    async def start_import_agent(self, file: Path, choice: ImportChoice) -> tuple[Job, AgentSpec]:
         if file.suffix != ".taos":
             raise InvalidInput("There is no such file.", hint="Give its whole path.")
         return self.add("import state", "old"), AgentSpec("old", state_of="old-abcdef-state")

@@ -159,11 +159,15 @@ async def export_agent(body: wire.ExportAgent, services: Use, once: BeginOnce) -
 
 
 @files_router.post("/import", status_code=202)
-async def import_agent(body: wire.ImportFile, services: Use, once: BeginOnce) -> wire.ImportAnswer:
-    """Keep the state in an exported file; the answer has what to deploy with it after that."""
+async def import_agent(body: wire.ImportAgent, services: Use, once: BeginOnce) -> wire.ImportAnswer:
+    """Keep the state in an exported file; the answer has what to deploy with it after that.
+
+    422 when the file asks for containers of its own or for networks at home and the request does
+    not say whether it gets them; 507 when it asks for more memory than this host has.
+    """
 
     async def answer() -> wire.ImportAnswer:
-        job, spec = await services.agents.start_import_agent(Path(body.path))
+        job, spec = await services.agents.start_import_agent(Path(body.path), body.to_choice())
         return wire.ImportAnswer(job=wire.Job.of(job), deploy=wire.NewAgent.of_spec(spec))
 
     return await once.answer(answer, wire.ImportAnswer)
