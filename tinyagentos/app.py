@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 
 from tinyagentos import log
 from tinyagentos.access import Access
+from tinyagentos.acts.client import Acts
 from tinyagentos.agents.chat import Chat
 from tinyagentos.agents.choice import needs_line
 from tinyagentos.agents.confine import keep_confined
@@ -42,6 +43,7 @@ from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.serve import Gateway
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
+from tinyagentos.host.check import Check
 from tinyagentos.host.daemon_logs import shorten_logs
 from tinyagentos.host.facts import (
     has_systemd,
@@ -53,6 +55,7 @@ from tinyagentos.host.facts import (
 from tinyagentos.host.incus_daemon import DAEMON_SOCKETS
 from tinyagentos.host.incus_rules import IncusRules
 from tinyagentos.host.policy import read_host_addresses
+from tinyagentos.host.private import PRIVATE, close_to_others
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
@@ -90,6 +93,7 @@ class Services:
         self.database = Database(settings.database)
         self.access = Access(AccessTable(self.database))
         self.incus = Incus.unix(settings.incus_socket, project=settings.incus_project)
+        self.acts = Acts(settings)
         self.jobs = Runner(
             JobTable(self.database),
             clock=lambda: datetime.now(UTC),
@@ -120,7 +124,7 @@ class Services:
             runner=self.jobs,
             timings=timings,
             recipes=recipes,
-            builder=RecipeBuilder(self.incus, settings, host_arch()),
+            builder=RecipeBuilder(self.incus, settings, host_arch(), self.acts.make_base),
             images=self.images,
             line=line,
             arch=host_arch(),
@@ -178,6 +182,10 @@ class Services:
     def explain(self, error: BaseException) -> Problem:
         """An exception as a code, a sentence and a hint."""
         return explain(error)
+
+    async def mend(self, check: Check, report: Callable[[str], None]) -> None:
+        """Have the host's check made to pass."""
+        await self.acts.mend(check, report)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -324,11 +332,13 @@ def explain(error: BaseException) -> Problem:
 
 
 def ensure_folders(settings: Settings) -> None:
-    """The folders of the server, readable by nobody else."""
+    """The folders of the server; they and their files are closed to all others."""
     for folder in (
         settings.data_dir, settings.cache_dir, settings.agent_sockets, settings.run_dir
     ):  # fmt: skip
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_to_others(settings.data_dir)
+    close_to_others(settings.run_dir)
 
 
 async def run_server(settings: Settings) -> None:
@@ -344,6 +354,7 @@ async def run_server(settings: Settings) -> None:
     from tinyagentos.web.entrance import Entrance
 
     log.set_up(settings.log_level, settings.data_dir / "server.log")
+    os.umask(PRIVATE)
     allow_files()
     ensure_folders(settings)
     with listening(settings) as sockets:

@@ -33,6 +33,8 @@ from tinyagentos.gateway.events import openai_event
 from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
+from tinyagentos.host.check import Check
+from tinyagentos.host.setup import mend_check
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Problem
 from tinyagentos.store.access import AccessTable
@@ -64,6 +66,9 @@ class WebTaos(Taos):
 
     async def missing(self) -> tuple[Problem, ...]:
         return ()
+
+    async def mend(self, check: Check, report: Callable[[str], None]) -> None:
+        await mend_check(self.settings, check, report=report)
 
 
 class WebServer:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from tinyagentos.config import Settings
-from tinyagentos.factory.base import ensure_base_image
+from tinyagentos.factory.base import BaseMaker, ensure_base_image
 from tinyagentos.factory.build import carry_out, fetch_inputs, plan_build, without_identity
 from tinyagentos.factory.lock import read_lock
 from tinyagentos.factory.pipeline import BuiltImage, make_image
@@ -40,10 +40,11 @@ def in_order(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
 class RecipeBuilder:
     """The build path's Builder: recipes carried out for real."""
 
-    def __init__(self, incus: Incus, settings: Settings, arch: str) -> None:
+    def __init__(self, incus: Incus, settings: Settings, arch: str, make_base: BaseMaker) -> None:
         self._incus = incus
         self._settings = settings
         self._arch = arch
+        self._make_base = make_base
         self._base = asyncio.Lock()
 
     async def ensure_base(self, recipe: Recipe, report: Report) -> str:
@@ -55,7 +56,7 @@ class RecipeBuilder:
                     load_recipe(recipe.base),
                     self._arch,
                     server=self._settings.image_server,
-                    cache=self._settings.cache_dir,
+                    make=self._make_base,
                     report=report,
                 ),
                 fetch_inputs(recipe, self._arch, self._settings.cache_dir),

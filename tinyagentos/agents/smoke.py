@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tinyagentos.agents.chat import Chat
@@ -27,6 +28,7 @@ from tinyagentos.agents.stub_model import MODEL, StubModel, stub_model
 from tinyagentos.agents.uses import Uses
 from tinyagentos.agents.watch import Watch
 from tinyagentos.config import Settings
+from tinyagentos.factory.base import make_base_here
 from tinyagentos.factory.isolation import build_folder, is_held
 from tinyagentos.factory.recipe import load_recipe
 from tinyagentos.factory.smoke import (
@@ -249,7 +251,9 @@ async def smoke_host(
         runner=runner,
         timings=timings,
         recipes=recipes,
-        builder=RecipeBuilder(incus, settings, host_arch()),
+        builder=RecipeBuilder(
+            incus, settings, host_arch(), partial(make_base_here, cache=settings.cache_dir)
+        ),
         images=Images(supply, recipes, runner),
         line=supply.line,
         arch=host_arch(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,18 +17,21 @@ from tinyagentos.model.image import INCUS_ARCH, image_alias
 from tinyagentos.model.recipe import Recipe
 
 Report = Callable[[str], None]
+# Makes the base for an architecture on this host; its fingerprint in that Incus.
+BaseMaker = Callable[[Incus, Recipe, str, Report], Awaitable[str]]
 REMOTE_NAME = "images"
 REMOTE_ALIAS = "debian/13"
 REACH_WITHIN = 3.0
 
 
 async def ensure_base_image(
-    incus: Incus, base: Recipe, arch: str, *, server: str, cache: Path, report: Report
+    incus: Incus, base: Recipe, arch: str, *, server: str, make: BaseMaker, report: Report
 ) -> str:
     """The fingerprint of the base in Incus, under the alias `<base>/<arch>`.
 
     server: the image server's address; empty: the one the Incus client knows as `images`. When it
-    cannot be reached, the base is made on this host. A base of another architecture is not used.
+    cannot be reached, the base is made on this host by make. A base of another architecture is not
+    used.
     """
     alias = image_alias(base.name, arch)
     if found := await incus.images.find_alias(alias):
@@ -37,7 +40,7 @@ async def ensure_base_image(
             return image.fingerprint
     fingerprint = await _fetch(incus, server or await known_server(), report)
     if not fingerprint:
-        fingerprint = await _make(incus, base, arch, cache, report)
+        fingerprint = await make(incus, base, arch, report)
     await incus.images.set_alias(alias, fingerprint)
     return fingerprint
 
@@ -79,7 +82,10 @@ async def _fetch(incus: Incus, server: str, report: Report) -> str:
         return ""
 
 
-async def _make(incus: Incus, base: Recipe, arch: str, cache: Path, report: Report) -> str:
+async def make_base_here(
+    incus: Incus, base: Recipe, arch: str, report: Report, *, cache: Path
+) -> str:
+    """Make the base in this process, which needs root, and have it in Incus; its fingerprint."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="base-", dir=cache) as folder:
         out = Path(folder) / "base.tar.zst"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
-import shutil
 import socket
 import ssl
 import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +17,16 @@ import httpx
 
 from tinyagentos import proc
 from tinyagentos.config import Settings
+from tinyagentos.host import units
 from tinyagentos.host.facts import has_systemd
 from tinyagentos.host.incus_daemon import last_words
+from tinyagentos.host.installation import SOURCE, Program, ensure_installed, own_program
+from tinyagentos.host.trust import find_changeable
 from tinyagentos.model.errors import HostNotReady, InvalidInput
 
 Report = Callable[[str], None]
-ROOT = Path(__file__).parent.parent.parent
-UNIT = Path("/etc/systemd/system/taos.service")
 START_WITHIN = 30.0
-# Every question of an agent has two, every open page some; systems give 1024.
-MOST_FILES = 65536
+UNIT_WITHIN = 900.0
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -42,22 +41,25 @@ def is_serving(settings: Settings) -> bool:
 
 
 async def ensure_server_running(settings: Settings, *, report: Report) -> None:
-    """Return when the server answers; HostNotReady with its last words when it does not."""
-    if is_serving(settings):
+    """Return when the server answers; HostNotReady with its last words when it does not.
+
+    As root it runs from where only root can change it; a unit that does not is exchanged.
+    """
+    by_unit = has_systemd() and is_hosts_own(settings)
+    if is_serving(settings) and not (by_unit and starts_changeable(units.SERVER)):
         return
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = await find_program(settings, report)
     report("starting the server …")
     begun = time.monotonic()
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    by_unit = has_systemd() and is_hosts_own(settings)
+    pid = None
     if by_unit:
-        pid = None
-        UNIT.write_text(render_unit(serve_command()))
-        await proc.run("systemctl", "daemon-reload", within=60)
-        await proc.run("systemctl", "enable", UNIT.name, within=60)
-        await proc.run("systemctl", "restart", UNIT.name, within=60)
+        await _start_unit(program, settings)
     else:
         pid = proc.start_detached(
-            *serve_command(), log=_log(settings), env={"PYTHONPATH": python_path()}
+            *program.starting("serve"),
+            log=_log(settings),
+            env={"PYTHONPATH": "" if program.prepare else python_path()},
         )
     while not is_serving(settings):
         ended = pid is not None and proc.has_ended(pid)
@@ -70,13 +72,41 @@ async def ensure_server_running(settings: Settings, *, report: Report) -> None:
     report(f"  done in {time.monotonic() - begun:.1f} s")
 
 
+async def find_program(settings: Settings, report: Report) -> Program:
+    """What the server of these settings is started from; only root's is installed apart."""
+    if os.geteuid() != 0:
+        return own_program()
+    return await ensure_installed(report, current=is_hosts_own(settings))
+
+
+def starts_changeable(unit: Path) -> bool:
+    """Whether the unit starts a program that others than root may change."""
+    with contextlib.suppress(OSError):
+        for line in unit.read_text().splitlines():
+            word, _, command = line.partition("=")
+            if word == "ExecStart" and find_changeable(Path(command.split()[0])):
+                return True
+    return False
+
+
+async def _start_unit(program: Program, settings: Settings) -> None:
+    """Write the units and start the server anew by them."""
+    for path, text in units.render_units(program, settings).items():
+        path.write_text(text)
+    await proc.run("systemctl", "daemon-reload", within=60)
+    names = (units.ACT_SOCKET.name, units.SERVER.name)
+    await proc.run("systemctl", "enable", *names, within=60)
+    # Packages that a new Python of the host needs are installed first, which takes its time.
+    await proc.run("systemctl", "restart", *names, within=UNIT_WITHIN)
+
+
 async def stop_server(settings: Settings, *, within: float = 30) -> bool:
     """Return when no server of these settings runs, with whether one did; its agents go on."""
     pid = server_pid(settings.server_socket)
     if pid is None:
         return False
-    if has_systemd() and is_hosts_own(settings) and UNIT.exists():
-        await proc.run("systemctl", "stop", UNIT.name, within=within)
+    if has_systemd() and is_hosts_own(settings) and units.SERVER.exists():
+        await proc.run("systemctl", "stop", units.SERVER.name, within=within)
     await proc.end(pid, within=within)
     return True
 
@@ -131,50 +161,15 @@ def server_pid(server_socket: Path) -> int | None:
         return pid
 
 
-def serve_command() -> tuple[str, ...]:
-    """How to start the server as we were started ourselves."""
-    launcher = ROOT / "taos"
-    if has_systemd() and launcher.exists():
-        return (str(launcher), "serve")
-    if has_systemd() and (installed := shutil.which("taos")):
-        return (installed, "serve")
-    return (sys.executable, "-P", "-m", "tinyagentos.cli", "serve")
-
-
 def python_path() -> str:
     """Where the server's process finds this package."""
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-
-
-def render_unit(command: tuple[str, ...]) -> str:
-    """A systemd unit for the server.
-
-    KillMode=process: daemons that the server started are not its own to end.
-    """
-    return f"""[Unit]
-Description=taOS server
-After=network.target incus.service
-Wants=incus.service
-
-[Service]
-ExecStart={" ".join(command)}
-WorkingDirectory=/
-Restart=always
-RestartSec=2
-KillMode=process
-LimitNOFILE={MOST_FILES}
-LogRateLimitIntervalSec=30s
-LogRateLimitBurst=1000
-
-[Install]
-WantedBy=multi-user.target
-"""
+    return os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
 
 
 def allow_files() -> int:
     """Let this process have as many files open as it needs, or may; the number that came of it."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(MOST_FILES, most)
+    wanted = units.MOST_FILES if most == resource.RLIM_INFINITY else min(units.MOST_FILES, most)
     if now != resource.RLIM_INFINITY and now < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
         return wanted
@@ -190,5 +185,5 @@ async def _said(settings: Settings, by_unit: bool) -> str:
     if not by_unit:
         return last_words(_log(settings), 5)
     return await proc.run(
-        "journalctl", "--unit", UNIT.name, "--lines", "5", "--output", "cat", within=10
+        "journalctl", "--unit", units.SERVER.name, "--lines", "5", "--output", "cat", within=10
     )

@@ -12,6 +12,7 @@ from tinyagentos.agents.service import Agents
 from tinyagentos.agents.shell import Shells
 from tinyagentos.config import Settings
 from tinyagentos.gateway.providers import Providers
+from tinyagentos.host.check import Check, Report
 from tinyagentos.images.service import Images
 from tinyagentos.incus import Incus
 from tinyagentos.jobs.runner import Runner
@@ -44,3 +45,4 @@ class Services(Protocol):
     @property
     def incus(self) -> Incus: ...
     def explain(self, error: BaseException) -> Problem: ...
+    async def mend(self, check: Check, report: Report) -> None: ...

@@ -11,25 +11,20 @@ from pathlib import Path
 import pytest
 
 from tinyagentos.config import Settings
+from tinyagentos.host.installation import of_folder
 from tinyagentos.host.server import (
     is_hosts_own,
     is_serving,
-    render_unit,
     restart_server,
     server_pid,
     stop_server,
 )
+from tinyagentos.host.units import render_server
 from tinyagentos.model.errors import InvalidInput
 
 
-def test_the_unit_does_not_take_the_daemons_down_with_it() -> None:
-    unit = render_unit(("/x/taos", "serve"))
-    assert "ExecStart=/x/taos serve\n" in unit
-    assert "KillMode=process\n" in unit
-
-
 def test_a_server_may_open_files_enough() -> None:
-    assert "LimitNOFILE=65536\n" in render_unit(("/x/taos", "serve"))
+    assert "LimitNOFILE=65536\n" in render_server(of_folder(Path("/x")), Settings())
     program = (
         "import resource; from tinyagentos.host.server import allow_files;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"

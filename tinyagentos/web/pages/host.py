@@ -11,9 +11,9 @@ from nicegui import ui
 
 from tinyagentos import __version__
 from tinyagentos.agents.instances import pick_pool
-from tinyagentos.host.check import Check, Report, Verdict
+from tinyagentos.host.check import Check, Verdict
 from tinyagentos.host.facts import read_meminfo
-from tinyagentos.host.setup import Result, examine_host, mend_check
+from tinyagentos.host.setup import Result, examine_host
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
 from tinyagentos.web import words
@@ -34,11 +34,7 @@ UNKNOWN = "not known while Incus does not answer"
 
 def register(site: Site) -> None:
     """Make the page known."""
-
-    async def mend(check: Check, report: Report) -> None:
-        await mend_check(site.services.settings, check, report=report)
-
-    fixes = Fixes(mend, site.services.explain)
+    fixes = Fixes(site.services.mend, site.services.explain)
 
     @ui.page("/host")
     async def page() -> None:
