@@ -43,6 +43,7 @@ from tinyagentos.agents.order import (
 )
 from tinyagentos.agents.settings import ROOT, check_title, read_schedule
 from tinyagentos.agents.state_archive import Archive, Tally
+from tinyagentos.host.files import remove_unfinished
 from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
@@ -276,7 +277,7 @@ async def _ensure_unit_runs(instance: str, host: Host) -> None:
 async def undo_export(job: JobContext, host: Host) -> None:
     """Remove the copy and what was written; the agent works."""
     await _ensure_unit_runs(job.params["instance"], host)
-    _part(job).unlink(missing_ok=True)
+    remove_unfinished(_part(job))
     await _drop_copy((await instances.pick_pool(host)).name, _copy_name(job), host)
 
 

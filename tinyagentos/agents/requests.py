@@ -47,6 +47,7 @@ from tinyagentos.agents.roles import (
     replaced_at,
 )
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
+from tinyagentos.host.files import check_new_file
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
 from tinyagentos.model.agent import MIB, AgentChange, AgentSpec, Source, check_agent_name
@@ -517,12 +518,7 @@ async def request_export(name: str, file: Path, host: Host) -> Request:
     Raises NotFound, InvalidInput, Conflict when the file is there already.
     """
     instance = await get_instance(name, host)
-    if not file.is_absolute() or not file.parent.is_dir():
-        raise InvalidInput(
-            f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
-        )
-    if file.exists():
-        raise Conflict(f"{file} is there already.", hint="Give another name.")
+    check_new_file(file)
     told = json.dumps(bundle.describe(instance, await state_config(name, host)))
     return _on(instance, bundle.EXPORT, to=str(file), agent_file=told)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyagentos.config import Settings
+from tinyagentos.host.files import PLACES
 from tinyagentos.host.installation import Program
 
 UNITS = Path("/etc/systemd/system")
@@ -19,8 +20,6 @@ ACT_LISTENS = Path("/run/taos-act.sock")
 # Every question of an agent has two, every open page some; systems give 1024.
 MOST_FILES = 65536
 RUN = Path("/run")
-# Files of people: agents and images are exported to and imported from them.
-PEOPLES = ("/home", "/root", "/srv", "/mnt", "/media", "/tmp", "/var/tmp", "/var/backups")  # noqa: S108
 
 
 def render_units(program: Program, settings: Settings) -> dict[Path, str]:
@@ -39,7 +38,7 @@ def render_server(program: Program, settings: Settings) -> str:
     own. Python packages are mended before the server starts, because it cannot write to them.
     """
     mend = f"ExecStartPre=+{' '.join(program.prepare)}\n" if program.prepare else ""
-    folders = " ".join((str(settings.data_dir), *(f"-{path}" for path in PEOPLES)))
+    folders = " ".join((str(settings.data_dir), *(f"-{path}" for path in PLACES)))
     run = settings.run_dir
     if run.is_relative_to(RUN):
         run_dir = f"RuntimeDirectory={run.relative_to(RUN)}\nRuntimeDirectoryMode=0700\n"

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyagentos.host.files import remove_unfinished
 from tinyagentos.images.download import Supply, in_thread, open_channel
 from tinyagentos.images.source import read_members
 from tinyagentos.jobs.context import JobContext
@@ -60,7 +61,7 @@ def export_kind(supply: Supply) -> JobKind:
         await export_image(job, supply)
 
     async def undo(job: JobContext) -> None:
-        _part(job).unlink(missing_ok=True)
+        remove_unfinished(_part(job))
 
     return JobKind(EXPORT, run, undo, STEPS, at_once=1, needs=("framework", "to"))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from tinyagentos.host.files import check_new_file
 from tinyagentos.images.bundle import EXPORT, export_kind, read_bundle
 from tinyagentos.images.download import (
     DOWNLOAD,
@@ -338,12 +339,7 @@ class Images:
 
     def _check_export(self, framework: str, file: Path) -> None:
         self._check(framework)
-        if not file.is_absolute() or not file.parent.is_dir():
-            raise InvalidInput(
-                f"{file} cannot be written.", hint="Give the whole path of a file in a folder."
-            )
-        if file.exists():
-            raise Conflict(f"{file} is there already.", hint="Give another name.")
+        check_new_file(file)
 
     def _check(self, framework: str) -> None:
         if framework not in self._recipes:

@@ -137,7 +137,8 @@ def test_a_silent_incus_is_not_repeated_with_every_check() -> None:
 def test_every_check_says_why_it_matters() -> None:
     names = [check.name for check in CHECKS]
     assert names == [
-        "packages", "incus", "pool", "network", "project", "profile", "token", "limits", "walls"
+        "packages", "incus", "pool", "network", "project", "profile", "token", "limits", "walls",
+        "fixes",
     ]  # fmt: skip
     assert all(check.why for check in CHECKS)
 

@@ -2,6 +2,7 @@
 
 from tinyagentos.host.check import Check
 from tinyagentos.host.checks import (
+    advisories,
     incus,
     limits,
     network,
@@ -23,4 +24,5 @@ CHECKS: tuple[Check, ...] = (
     token.CHECK,
     limits.CHECK,
     walls.CHECK,
+    advisories.CHECK,
 )
