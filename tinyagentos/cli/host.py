@@ -20,7 +20,7 @@ from tinyagentos.model.errors import HostNotReady, NotFound
 
 ROOT = Path(__file__).parent.parent.parent
 MARKS = {Verdict.ok: "✓", Verdict.warn: "!", Verdict.fail: "✗"}
-TEST_PACKAGES = ("busybox-static", "chromium", "fonts-dejavu-core")
+TEST_PACKAGES = ("busybox-static", "chromium", "fonts-dejavu-core", "systemd-container")
 
 
 def register(app: typer.Typer) -> None:
