@@ -58,6 +58,13 @@ def test_the_agent_is_ready_and_the_unit_is_hardened(debian: Machine) -> None:
     assert level <= 3.0
 
 
+def test_what_the_server_starts_may_ask_for_less_of_the_processor(debian: Machine) -> None:
+    # Weighing an image runs under nice(1), which the unit's filter of system calls refuses.
+    limits = ("-p", "SystemCallFilter=~@privileged @resources", "-p", "SystemCallErrorNumber=EPERM")
+    said = debian.root_says("systemd-run", "--quiet", "--pipe", *limits, "nice", "echo", "done")
+    assert said.endswith("done\n")
+
+
 def test_what_the_service_runs_is_not_the_persons_to_change(debian: Machine) -> None:
     pid = debian.root_says("systemctl", "show", "--value", "-p", "MainPID", "taos").strip()
     words = debian.root_says("cat", f"/proc/{pid}/cmdline") + debian.root_says(
