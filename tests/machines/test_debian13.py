@@ -106,6 +106,22 @@ def test_the_servers_files_are_closed_to_others(debian: Machine) -> None:
     assert opened == ""
 
 
+def test_the_hardened_server_puts_firewall_rules_back(debian: Machine) -> None:
+    bridge = "inet"
+    before = tables(debian)
+    assert any(table.startswith(bridge) for table in before)
+    debian.root_says("nft", "flush", "ruleset")
+    wait_until(lambda: tables(debian) == before, 60, debian.said)
+    assert "✗" not in taos(debian, "doctor")
+
+
+def tables(debian: Machine) -> list[str]:
+    """The tables that taOS makes for bridges; those of Incus are its own to put back."""
+    shown = json.loads(debian.root_says("nft", "-j", "list", "tables"))["nftables"]
+    found = [one["table"] for one in shown if "table" in one]
+    return sorted(f"{one['family']} {one['name']}" for one in found if one["name"] != "incus")
+
+
 def test_files_of_people_are_written_and_read_where_they_are(debian: Machine) -> None:
     debian.person_says("mkdir -m 700 -p safe")
     taos(debian, "agent export hello --to /home/ann/safe/hello.taos")

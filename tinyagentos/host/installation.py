@@ -68,13 +68,12 @@ def own_program(source: Path = SOURCE) -> Program:
 
 
 async def ensure_installed(
-    report: Report, *, source: Path = SOURCE, place: Path = PLACE, current: bool = True
+    report: Report, *, source: Path = SOURCE, place: Path = PLACE
 ) -> Program:
     """The program as only root can change it; a checkout is copied to where that is so.
 
-    current: have the link `current` lead there, and begin the program through that link. Without
-    it nothing that other servers use is changed. Raises HostNotReady with the part of the path that
-    others may change, when there is no such program.
+    It begins through the link `current`, which leads to that copy afterwards. Raises HostNotReady
+    with the part of the path that others may change, when there is no such program.
     """
     own = own_program(source)
     if not own.prepare or source.parent == place:
@@ -86,10 +85,7 @@ async def ensure_installed(
         report(f"installing taOS into {folder} …")
         place.mkdir(mode=0o755, parents=True, exist_ok=True)
         await _install(source, folder, _venvs(place))
-    program = of_folder(folder)
-    check_unchangeable(program)
-    if not current:
-        return program
+    check_unchangeable(of_folder(folder))
     await asyncio.to_thread(switch, place, name)
     return of_folder(place / CURRENT)
 

@@ -43,7 +43,7 @@ def is_serving(settings: Settings) -> bool:
 async def ensure_server_running(settings: Settings, *, report: Report) -> None:
     """Return when the server answers; HostNotReady with its last words when it does not.
 
-    As root it runs from where only root can change it; a unit that does not is exchanged.
+    The host's own runs from where only root can change it; a unit that does not is exchanged.
     """
     by_unit = has_systemd() and is_hosts_own(settings)
     if is_serving(settings) and not (by_unit and starts_changeable(units.SERVER)):
@@ -73,10 +73,14 @@ async def ensure_server_running(settings: Settings, *, report: Report) -> None:
 
 
 async def find_program(settings: Settings, report: Report) -> Program:
-    """What the server of these settings is started from; only root's is installed apart."""
-    if os.geteuid() != 0:
-        return own_program()
-    return await ensure_installed(report, current=is_hosts_own(settings))
+    """What the server of these settings is started from.
+
+    The host's own, which root starts, is installed. One with folders of its own runs from where the
+    command line does: it is there for a trial or a test, and no unit starts it again.
+    """
+    if os.geteuid() == 0 and is_hosts_own(settings):
+        return await ensure_installed(report)
+    return own_program()
 
 
 def starts_changeable(unit: Path) -> bool:

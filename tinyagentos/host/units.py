@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyagentos.config import Settings
+from tinyagentos.host.daemon_logs import FOLDERS as DAEMON_LOGS
 from tinyagentos.host.files import PLACES
 from tinyagentos.host.installation import Program
 
@@ -34,14 +35,18 @@ def render_units(program: Program, settings: Settings) -> dict[Path, str]:
 def render_server(program: Program, settings: Settings) -> str:
     """The unit of the server.
 
-    A capability that root keeps: to read and write the files of people, whose folders are their
-    own. Python packages are mended before the server starts, because it cannot write to them.
+    Two capabilities are kept: to read and write the files of people, whose folders are their own;
+    and to watch the firewall rules of agents' bridges and put them back. Python packages are mended
+    before the server starts, because it cannot write to them.
     """
     mend = f"ExecStartPre=+{' '.join(program.prepare)}\n" if program.prepare else ""
-    folders = " ".join((str(settings.data_dir), *(f"-{path}" for path in PLACES)))
+    folders = " ".join((str(settings.data_dir), *(f"-{path}" for path in (*DAEMON_LOGS, *PLACES))))
     run = settings.run_dir
     if run.is_relative_to(RUN):
         run_dir = f"RuntimeDirectory={run.relative_to(RUN)}\nRuntimeDirectoryMode=0700\n"
+        run_dir += (
+            "RuntimeDirectoryPreserve=yes\n"  # what is known of the firewall outlives a restart
+        )
     else:
         run_dir = f"ReadWritePaths={run}\n"
     return f"""[Unit]
@@ -65,7 +70,7 @@ UMask=0077
 {run_dir}ReadWritePaths={folders}
 ProtectSystem=strict
 NoNewPrivileges=yes
-CapabilityBoundingSet=CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_NET_ADMIN
 PrivateDevices=yes
 ProtectClock=yes
 ProtectControlGroups=yes
