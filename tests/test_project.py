@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -269,3 +270,28 @@ def test_every_error_has_its_place_in_the_troubleshooting() -> None:
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     for error in ALL_ERRORS:
         assert f"`{error.code}`" in text, error.code
+
+
+def promises() -> list[tuple[str, str]]:
+    """What SECURITY.md promises, and each test that it names for it."""
+    table = (ROOT / "SECURITY.md").read_text().partition("| Promise | Test |")[2]
+    rows = [line.strip("|").split("|") for line in table.splitlines()[2:] if line]
+    found = [(said.strip(), test) for said, tests in rows for test in re.findall("`(.+?)`", tests)]
+    assert {said.strip() for said, _ in rows} == {said for said, _ in found}, "a promise untested"
+    return found
+
+
+@pytest.mark.parametrize(("promise", "test"), promises(), ids=lambda one: one.rpartition("::")[2])
+def test_every_promise_names_a_test_that_is_there(promise: str, test: str) -> None:
+    path, _, name = test.partition("::")
+    tree = ast.parse((ROOT / path).read_text())
+    there = {
+        one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert name.startswith("test_")
+    assert name in there, promise
+
+
+@pytest.mark.parametrize("kind", ["Agent", "File", "Web page", "Neighbour", "Mirror"])
+def test_each_attacker_has_promises(kind: str) -> None:
+    assert any(promise.startswith(f"**{kind}.**") for promise, _ in promises())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,21 +18,50 @@ from pydantic_settings import (
 )
 
 SETTINGS_FILE = Path("/etc/taos/taos.toml")
+LARGEST = 64 * 1024
+MOST_HOURS = 10 * 366 * 24
 # No settings: said anew with each command, the first by the launcher, the second by a script.
 PROGRAM_VARIABLE = "TAOS_PROGRAM"
 PROVIDER_KEY_VARIABLE = "TAOS_PROVIDER_KEY"
+
+
+class SettingsFile(TomlConfigSettingsSource):
+    """The file of settings; whatever keeps it from being read is a TOMLDecodeError."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        try:
+            with file_path.open("rb") as file:
+                text = file.read(LARGEST + 1)
+            if len(text) > LARGEST:
+                raise tomllib.TOMLDecodeError(f"it has more than {LARGEST} bytes")
+            return tomllib.loads(text.decode())
+        except tomllib.TOMLDecodeError:
+            raise
+        except OSError as error:
+            raise tomllib.TOMLDecodeError(error.strerror or "no such file") from error
+        except RecursionError as error:
+            raise tomllib.TOMLDecodeError("it is too deep") from error
+        except ValueError as error:
+            # Bytes that are no UTF-8, numbers of too many digits.
+            raise tomllib.TOMLDecodeError(str(error)) from error
 
 
 class Settings(BaseSettings):
     """Every setting of taOS. Times in seconds, sizes in the unit that the name says."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TAOS_", toml_file=SETTINGS_FILE, frozen=True, extra="ignore"
+        env_prefix="TAOS_",
+        toml_file=SETTINGS_FILE,
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
     )
 
     data_dir: Path = Field(Path("/var/lib/taos"), description="Database, token, keys and caches")
     run_dir: Path = Field(Path("/run/taos"), description="Sockets of the server and of agents")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
     host: str = Field("127.0.0.1", description="Address the server listens on")
     port: int = Field(8420, ge=0, le=65535, description="Port the server listens on")
     names: str = Field(
@@ -86,8 +117,19 @@ class Settings(BaseSettings):
     )
 
     undo_hours: int = Field(
-        72, ge=1, description="Hours that an upgraded agent's old root is kept to return to"
+        72,
+        ge=1,
+        le=MOST_HOURS,
+        description="Hours that an upgraded agent's old root is kept to return to",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: object) -> object:
+        """A text that the system can be given: no path, name or address has a NUL in it."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL cannot be in it")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -99,13 +141,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags before environment before the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, SettingsFile(settings_cls)
 
     @classmethod
     def of_host(cls) -> Settings:
         """The host's own settings: those of a server that a TAOS_* variable does not reach."""
         defaults = {name: field.default for name, field in cls.model_fields.items()}
-        return cls(**{**defaults, **TomlConfigSettingsSource(cls)()})
+        return cls(**{**defaults, **SettingsFile(cls)()})
 
     @property
     def token_file(self) -> Path:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,7 +34,15 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+# Incus takes sizes up to 2**63 - 1.
+_Size = Annotated[int, Field(ge=0, le=2**62)]
+MOST_CPUS = 1024
+FIRST_YEAR, LAST_YEAR = 1971, 2200  # files in an image carry that date, in seconds since 1970
+# Reading takes time that grows with the square of the length of a key.
+LARGEST = 64 * 1024
 
 
 class _Debian(_Table):
@@ -118,14 +126,14 @@ class _Agent(_Table):
     ready_path: str = Field(pattern="^/")
     ready_within: float = Field(gt=0)
     state_dir: str
-    memory_need_bytes: int
-    memory_limit_bytes: int
-    cpus: int = 0
-    processes: int
-    disk_bytes: int
-    state_bytes: int
-    image_disk_bytes: int
-    build_disk_bytes: int
+    memory_need_bytes: _Size
+    memory_limit_bytes: _Size
+    cpus: int = Field(0, ge=0, le=MOST_CPUS)
+    processes: int = Field(ge=1, le=2**22)
+    disk_bytes: _Size
+    state_bytes: _Size
+    image_disk_bytes: _Size
+    build_disk_bytes: _Size
     chat: _Chat | None = None
     interface: _Interface | None = None
 
@@ -183,15 +191,22 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
     """The recipe in a folder's content (bytes by relative path)."""
     where = f"{name}/recipe.toml"
     try:
-        read = _RecipeFile.model_validate(tomllib.loads(content["recipe.toml"].decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{where} is not TOML: {error}.", hint="Mend the file.") from error
+        read = _RecipeFile.model_validate(_read_toml(where, content.get("recipe.toml")))
+        digest = folder_digest(content)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{name}: a file's name cannot be read.", hint="Use names in UTF-8."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(f"{where}: `{key}`: {first['msg']}.", hint="Mend that key.") from error
     if read.name != name:
         raise InvalidInput(f"{where}: `name` is {read.name!r}.", hint="Name it like its folder.")
+    if not FIRST_YEAR <= read.released.year <= LAST_YEAR:
+        raise InvalidInput(
+            f"{where}: `released` is in the year {read.released.year}.", hint="Mend that date."
+        )
     if read.kind is RecipeKind.agent and (read.agent is None or not read.base):
         raise InvalidInput(
             f"{where}: an agent needs `base` and a table `agent`.", hint="Add what is missing."
@@ -205,7 +220,7 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         homepage=read.homepage,
         license=read.license,
         released=read.released,
-        digest=folder_digest(content),
+        digest=digest,
         build_seconds=read.build_seconds,
         base=read.base,
         debian=DebianPart(**read.debian.model_dump()),
@@ -222,6 +237,19 @@ def parse_recipe(name: str, content: Mapping[str, bytes]) -> Recipe:
         smoke=_smoke_part(read.smoke),
         defaults=_agent(read.agent) if read.agent else None,
     )
+
+
+def _read_toml(where: str, text: bytes | None) -> Mapping[str, object]:
+    if text is None:
+        raise InvalidInput(f"{where} is missing.", hint="Write one.")
+    if len(text) > LARGEST:
+        raise InvalidInput(f"{where} is too large.", hint=f"It has at most {LARGEST} bytes.")
+    try:
+        return tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        # Bytes that are no UTF-8 and numbers of too many digits are ValueErrors, too.
+        said = "too deep" if isinstance(error, RecursionError) else str(error)
+        raise InvalidInput(f"{where} is not TOML: {said}.", hint="Mend the file.") from error
 
 
 def _npm_part(npm: _Npm | None, where: str, content: Mapping[str, bytes]) -> NpmPart | None:

@@ -7,6 +7,7 @@ a thread would not keep the loop free (measured). So values are counted before.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,10 +60,23 @@ def parse_json(text: bytes | bytearray) -> object:
     """What a JSON text says that was weighed; ValueError when it is none."""
     try:
         # As UTF-8, which is what was counted in; json would take others for it, too.
-        read: object = json.loads(text.decode())
+        read: object = json.loads(text.decode(), parse_float=_finite, parse_constant=_no_constant)
     except RecursionError as error:
         raise ValueError("too deep") from error
     return read
+
+
+def _finite(number: str) -> float:
+    """The number; ValueError for one that is too large (1e999), which would become Infinity."""
+    read = float(number)
+    if not math.isfinite(read):
+        raise ValueError("a number without end")
+    return read
+
+
+def _no_constant(name: str) -> float:
+    # Python reads and writes NaN and Infinity; to everybody else what has them is no JSON.
+    raise ValueError(f"{name} is no JSON")
 
 
 def read_json(text: bytes | bytearray) -> object:
