@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyagentos import proc
+from tinyagentos.images.inspect import inspect_image
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.incus import Incus, NotFound
-from tinyagentos.model.errors import CommandFailed, InvalidInput
+from tinyagentos.model.errors import InvalidInput
 from tinyagentos.model.image import ARCH_OF_MACHINE, image_alias
 
-READ_WITHIN = 60.0
 Progress = Callable[[int], None]
 
 
@@ -31,20 +29,14 @@ class ImageFile:
 
 
 async def read_image_file(path: Path) -> ImageFile:
-    """What the file says it is; InvalidInput when it is no image of taOS."""
+    """What the file says it is, read through to its end.
+
+    Raises InvalidInput when it is no image of taOS, Untrusted when it holds what none does.
+    """
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.", hint="Give the path of an image file.")
-    try:
-        metadata = await proc.run(
-            "tar", "--extract", "--to-stdout", "--occurrence=1", f"--file={path}", "metadata.yaml",
-            within=READ_WITHIN,
-        )  # fmt: skip
-    except CommandFailed as error:
-        raise InvalidInput(
-            f"{path.name} is not a unified Incus image: {error.message}",
-            hint="Make one with `taos image build`.",
-        ) from error
-    found = _read_properties(metadata)
+    seen = await asyncio.to_thread(inspect_image, path)
+    found = _read_properties(seen.metadata)
     arch = ARCH_OF_MACHINE.get(found.get("architecture", ""))
     framework = found.get("taos.framework")
     if arch is None or not framework:
@@ -52,16 +44,15 @@ async def read_image_file(path: Path) -> ImageFile:
             f"{path.name} does not say its framework and architecture.",
             hint="Only images made by `taos image build` can be imported.",
         )
-    fingerprint = await asyncio.to_thread(_fingerprint, path)
-    return ImageFile(
-        path, framework, found.get("taos.version", ""), arch, fingerprint, path.stat().st_size
-    )
+    version = found.get("taos.version", "")
+    return ImageFile(path, framework, version, arch, seen.sha256, seen.size_bytes)
 
 
 async def import_file(path: Path, incus: Incus, *, progress: Progress | None = None) -> ImageFile:
     """Have the file's image in Incus under the framework's alias, unpacked and ready.
 
-    The image that had the alias before is removed once the new one is in place, unless an
+    Incus takes only the bytes that were looked at: it checks their digest. The image that had the
+    alias before is removed once the new one is in place, unless an
     instance still needs it. progress is called with the bytes sent so far.
     """
     image = await read_image_file(path)
@@ -82,8 +73,3 @@ def _read_properties(metadata: str) -> dict[str, str]:
     """The plain `key: value` lines of a metadata.yaml as taOS writes it, at any depth."""
     pairs = (line.split(":", 1) for line in metadata.splitlines() if ":" in line)
     return {key.strip().strip("\"'"): value.strip().strip("\"'") for key, value in pairs}
-
-
-def _fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
