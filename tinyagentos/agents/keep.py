@@ -13,7 +13,7 @@ from tinyagentos.agents.order import VERSION_KEY
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.incus import AlreadyExists, NotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.errors import Conflict
+from tinyagentos.model.errors import Conflict, TaosError
 from tinyagentos.model.image import INCUS_ARCH, image_alias
 
 _log = logging.getLogger(__name__)
@@ -29,13 +29,17 @@ def keep_subject(framework: str, arch: str) -> str:
 
 
 def submit_keep(framework: str, instance: str, host: Host) -> None:
-    """Have the instance's snapshot kept as the framework's image, unless that is under way."""
-    with contextlib.suppress(Conflict):
-        host.runner.submit(
-            KEEP,
-            keep_subject(framework, host.arch),
-            {"framework": framework, "instance": instance},
-        )
+    """Have the instance's snapshot kept as the framework's image, unless that is under way.
+
+    Never an error: the agent that was built is there without it.
+    """
+    subject = keep_subject(framework, host.arch)
+    try:
+        host.runner.submit(KEEP, subject, {"framework": framework, "instance": instance})
+    except Conflict:
+        return
+    except TaosError as error:
+        _log.warning("what was built is not kept as an image: %s", error)
 
 
 async def keep_image(job: JobContext, host: Host) -> None:
