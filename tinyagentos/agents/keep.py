@@ -28,8 +28,8 @@ def keep_subject(framework: str, arch: str) -> str:
     return f"built image:{framework}/{arch}"
 
 
-def submit_keep(framework: str, instance: str, host: Host) -> None:
-    """Have the instance's snapshot kept as the framework's image, unless that is under way.
+def submit_keep(framework: str, instance: str, host: Host) -> bool:
+    """Have the instance's snapshot kept as the framework's image; whether that is under way.
 
     Never an error: the agent that was built is there without it.
     """
@@ -37,9 +37,12 @@ def submit_keep(framework: str, instance: str, host: Host) -> None:
     try:
         host.runner.submit(KEEP, subject, {"framework": framework, "instance": instance})
     except Conflict:
-        return
+        active = host.runner.find_active(subject)
+        return active is not None and active.params.get("instance") == instance
     except TaosError as error:
         _log.warning("what was built is not kept as an image: %s", error)
+        return False
+    return True
 
 
 async def keep_image(job: JobContext, host: Host) -> None:
@@ -84,5 +87,11 @@ async def keep_image(job: JobContext, host: Host) -> None:
 
 async def undo_keep(job: JobContext, host: Host) -> None:
     """Remove the snapshot; an agent that was deleted meanwhile took it along."""
-    with job.step(TIDY), contextlib.suppress(NotFound):
-        await host.incus.instances.delete_snapshot(job.params["instance"], SNAPSHOT)
+    with job.step(TIDY):
+        await remove_snapshot(job.params["instance"], host)
+
+
+async def remove_snapshot(instance: str, host: Host) -> None:
+    """Remove the snapshot of the fresh installation, if it is there."""
+    with contextlib.suppress(NotFound):
+        await host.incus.instances.delete_snapshot(instance, SNAPSHOT)
