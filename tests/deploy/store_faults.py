@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from tests.deploy.cases import Case, Channel, prepared, sum_up, undisturbed
-from tests.deploy.test_cancel import without
 from tests.deploy.world import Taos
 from tests.fakes.failing_store import Faults
 from tests.fakes.fake_incus import FakeIncus
@@ -46,14 +45,25 @@ async def assert_all_or_nothing(
     after = await sum_up(taos)
     if job.state is JobState.succeeded:
         ignored = MORE.get(job.kind, frozenset())
-        assert without(after, ignored) == without(await undisturbed(case, channel), ignored)
+        assert different(after, await undisturbed(case, channel), ignored) == {}
         return
     assert job.state is JobState.failed
     assert job.error
     assert job.error.code in ("no_space", "store_failed")
     assert not job.committed
     ignored = case.stays | LESS.get(job.kind, frozenset())
-    assert without(after, ignored) == without(before, ignored)
+    assert different(after, before, ignored) == {}
+
+
+def different(
+    one: dict[str, object], other: dict[str, object], ignored: frozenset[str]
+) -> dict[str, tuple[object, object]]:
+    """The parts of two worlds that differ, by name."""
+    return {
+        part: (value, other[part])
+        for part, value in one.items()
+        if value != other[part] and part not in ignored
+    }
 
 
 async def assert_usable(taos: Taos) -> None:

@@ -342,7 +342,10 @@ class Runner:
         try:
             await self._note_begun(job)
         except TaosError as error:
-            self._end(job_id, JobState.failed, self._explain(error))
+            self._keep(job)
+            self._fail(job_id, self._explain(error))
+            # It made nothing, but it may have been to tidy up after another.
+            await self._finish(kind, job_id, JobState.failed)
             return
         if job.attempt > 1:
             await self._settle(job)

@@ -135,7 +135,7 @@ class Database:
         try:
             # Both the file and its log grow by it; the log is made anew whenever it is opened.
             self.execute_all(
-                ("CREATE TABLE IF NOT EXISTS filler (nothing BLOB)", ()),
+                ("CREATE TABLE IF NOT EXISTS filler (room BLOB)", ()),
                 ("INSERT INTO filler VALUES (zeroblob(?))", (KEPT_PAGES * 4096,)),
                 vital=True,
             )

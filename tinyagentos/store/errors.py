@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
 from tinyagentos.model.errors import NoSpace, StoreFailed, TaosError
-from tinyagentos.store.reserve import free_bytes
 
 MIB = 1024**2
 # SQLite says FULL only for ENOSPC of a write; its index file and quotas end as an I/O error.
@@ -47,6 +47,6 @@ def explain(error: sqlite3.Error, path: Path | str) -> TaosError:
 
 def _free_bytes(path: Path | str) -> int:
     try:
-        return free_bytes(Path(path).parent)
+        return shutil.disk_usage(Path(path).parent).free
     except OSError:
         return 0

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 SIZE_BYTES = 8 * 1024**2
 # A reserve is made again only where that does not itself fill the disk.
 ROOM_BYTES = 8 * SIZE_BYTES
-
-
-def free_bytes(folder: Path) -> int:
-    """What this process may still write below the folder."""
-    found = os.statvfs(folder)
-    # The last blocks of a file system are often root's.
-    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-    return blocks * found.f_frsize
 
 
 class Reserve:
@@ -30,7 +23,7 @@ class Reserve:
         """Have the reserve, if there is room for it; never an error."""
         part = self._file.with_name(self._file.name + ".part")
         try:
-            if self._file.exists() or free_bytes(self._file.parent) < ROOM_BYTES:
+            if self._file.exists() or shutil.disk_usage(self._file.parent).free < ROOM_BYTES:
                 return
             with part.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, SIZE_BYTES)

@@ -195,7 +195,7 @@ async def test_a_job_that_cannot_be_noted_as_begun_makes_nothing(tmp_path: Path)
     runner = runner_of(database, world)
     faults.begin(lambda write: write >= 2, Fault.full)
     ended = await runner.wait_job(runner.submit("work", "agent:a", {}).id)
-    assert (ended.state, world.runs, world.undos) == (JobState.failed, 0, 0)
+    assert (ended.state, world.runs, world.undos) == (JobState.failed, 0, 1)
     database.close()
 
 
