@@ -53,6 +53,7 @@ from tinyagentos.host.facts import (
 from tinyagentos.host.incus_daemon import DAEMON_SOCKETS
 from tinyagentos.host.incus_rules import IncusRules
 from tinyagentos.host.policy import read_host_addresses
+from tinyagentos.host.room import read_room
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
@@ -61,7 +62,7 @@ from tinyagentos.images.service import Images
 from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
-from tinyagentos.model.errors import StoreFailed, TaosError
+from tinyagentos.model.errors import NoSpace, StoreFailed, TaosError
 from tinyagentos.model.job import Job, Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
@@ -172,11 +173,13 @@ class Services:
             return (explain(failure),)
         try:
             async with asyncio.timeout(MISSING_WITHIN):
-                await pick_pool(self.host)
+                room = await read_room(self.incus, (await pick_pool(self.host)).name)
         except TimeoutError:
             return (Problem("host_not_ready", "Incus does not answer.", "Run `taos doctor`."),)
         except (TaosError, IncusError) as error:
             return (explain(error),)
+        if room.free_bytes == 0:
+            return (Problem(NoSpace.code, f"{room.said}.", room.hint),)
         return ()
 
     def explain(self, error: BaseException) -> Problem:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.cases import CASES, Case, Channel, channel_of, sum_up
-from tests.deploy.store_faults import assert_all_or_nothing, assert_usable, ended, prepared_with
+from tests.deploy.store_faults import assert_all_or_nothing, assert_deletable, ended, prepared_with
 from tests.fakes.failing_store import Fault, Faults
 from tests.fakes.fake_incus import FakeIncus
 
@@ -41,6 +41,6 @@ async def disturbed(case: Case, number: int, fault: Fault, channel: Channel) -> 
             taos.database.flush()
             await assert_all_or_nothing(case, job, taos, before, channel)
             assert taos.runner.get_job(job.id) == job
-            await assert_usable(taos)
+            await assert_deletable(taos, "hello")
             await taos.close()
     return reached

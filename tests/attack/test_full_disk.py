@@ -1,4 +1,4 @@
-"""The disk under taOS's records is full, really: agents can be deleted, people can log in."""
+"""A disk of the host is really full: under taOS's records, and under the pool of agents."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.deploy.world import Taos, with_image
+from tests.fakes.fake_incus import FakeIncus
 from tests.unit.jobs.test_runner import World, make_runner
 from tinyagentos.access import Access
 from tinyagentos.jobs.runner import JobKind, Runner
+from tinyagentos.model.agent import AgentSpec
+from tinyagentos.model.errors import NoSpace
 from tinyagentos.model.job import JobState
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
@@ -99,3 +104,21 @@ async def test_on_a_full_disk_agents_are_deleted_and_people_log_in(disk: Path) -
     assert (disk / "reserve").exists()
     await runner.stop()
     database.close()
+
+
+async def test_a_deploy_is_refused_when_the_disk_under_the_pool_is_full(disk: Path) -> None:
+    """The pool itself says that it has 100 GiB."""
+    (disk / "taos.img").touch()
+    fill(disk)
+    with tempfile.TemporaryDirectory(prefix="taos-") as name:
+        async with FakeIncus(Path(name) / "incus.sock") as fake:
+            with_image(fake)
+            taos = Taos(Path(name), fake).start()
+            await taos.deploy("before")
+            fake.pools["taos"]["config"]["source"] = str(disk / "taos.img")
+            with pytest.raises(NoSpace, match=rf"under storage pool taos \({disk}\) has 0 MiB"):
+                await taos.agents.start_deploy(AgentSpec("hello"))
+            assert await taos.agents.disk_room() == 0
+            gone = await taos.agents.start_delete("before")
+            assert (await taos.runner.wait_job(gone.id)).state is JobState.succeeded
+            await taos.close()
