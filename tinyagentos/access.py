@@ -179,10 +179,11 @@ class Access:
         salt = secrets.token_bytes(16)
         async with self._one:
             key = await asyncio.to_thread(derive, password, salt)
-        self._table.put_secret(PASSWORD, f"{salt.hex()}:{key.hex()}", FOREVER)
-        self._table.drop_secret(CODE)
+        # The password last: when one of these fails, nobody is logged in by the old one.
         self._table.drop_sessions()
         self._tell_end("")
+        self._table.drop_secret(CODE)
+        self._table.put_secret(PASSWORD, f"{salt.hex()}:{key.hex()}", FOREVER)
 
     async def log_in(self, password: str, caller: str, device: str = "") -> str:
         """The token of a new session; Unauthorized when the password is wrong.

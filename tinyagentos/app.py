@@ -56,6 +56,7 @@ from tinyagentos.host.incus_daemon import DAEMON_SOCKETS
 from tinyagentos.host.incus_rules import IncusRules
 from tinyagentos.host.policy import read_host_addresses
 from tinyagentos.host.private import PRIVATE, close_to_others
+from tinyagentos.host.room import read_room
 from tinyagentos.host.token import ensure_key, ensure_token
 from tinyagentos.host.walls import RECORD, Firewall, Walls
 from tinyagentos.images.download import Supply
@@ -64,12 +65,13 @@ from tinyagentos.images.service import Images
 from tinyagentos.incus import Busy, Incus, IncusError, IncusUnreachable, OperationLost
 from tinyagentos.incus import NoSpace as IncusNoSpace
 from tinyagentos.jobs.runner import Runner
-from tinyagentos.model.errors import TaosError
+from tinyagentos.model.errors import NoSpace, StoreFailed, TaosError
 from tinyagentos.model.job import Job, Problem
 from tinyagentos.store.access import AccessTable
 from tinyagentos.store.database import Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.providers import ProviderTable, UsageTable
+from tinyagentos.store.reserve import Reserve
 from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
 
@@ -79,6 +81,7 @@ SETTLE_WITHIN = 60.0
 TIDY_EVERY = 3600.0
 IDLE_EVERY = 60.0
 ADDRESSES_EVERY = 60.0
+RECORDS_EVERY = 5.0
 AGAIN_AFTER = 10.0
 LOGS_EVERY = 20.0
 
@@ -90,7 +93,7 @@ class Services:
         self.settings = settings
         ensure_folders(settings)
         self.token = ensure_token(settings.token_file)
-        self.database = Database(settings.database)
+        self.database = Database(settings.database, reserve=Reserve(settings.data_dir / "reserve"))
         self.access = Access(AccessTable(self.database))
         self.incus = Incus.unix(settings.incus_socket, project=settings.incus_project)
         self.acts = Acts(settings)
@@ -170,13 +173,17 @@ class Services:
 
     async def missing(self) -> tuple[Problem, ...]:
         """What keeps this server from deploying agents; empty when nothing does."""
+        if failure := self.database.failure:
+            return (explain(failure),)
         try:
             async with asyncio.timeout(MISSING_WITHIN):
-                await pick_pool(self.host)
+                room = await read_room(self.incus, (await pick_pool(self.host)).name)
         except TimeoutError:
             return (Problem("host_not_ready", "Incus does not answer.", "Run `taos doctor`."),)
         except (TaosError, IncusError) as error:
             return (explain(error),)
+        if room.free_bytes == 0:
+            return (Problem(NoSpace.code, f"{room.said}.", room.hint),)
         return ()
 
     def explain(self, error: BaseException) -> Problem:
@@ -190,6 +197,7 @@ class Services:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Take up unfinished jobs; at the end leave running ones to the next server."""
+        self.database.keep_room()
         self.jobs.start()
         self.images.start_policy()
         upkeep = (
@@ -210,6 +218,7 @@ class Services:
                 name="confine",
             ),
             asyncio.create_task(keep_up("shortening logs", self._shorten_logs), name="logs"),
+            asyncio.create_task(keep_up("writing records", self._write_records), name="records"),
         )
         try:
             async with self.gateway.serving(self.settings.gateway_socket):
@@ -246,6 +255,14 @@ class Services:
                 for log_file in await asyncio.to_thread(shorten_logs):
                     _log.warning("a log was emptied", extra={"file": log_file})
             await asyncio.sleep(LOGS_EVERY)
+
+    async def _write_records(self) -> None:
+        """Write what the database did not take, soon after it can again."""
+        while True:
+            await asyncio.sleep(RECORDS_EVERY)
+            if self.database.failure:
+                self.database.flush()
+            self.database.keep_reserve()
 
     async def _forget_usage(self) -> None:
         # Jobs first: an instance that an upgrade renames has one.
@@ -303,8 +320,9 @@ def is_transient(error: BaseException) -> bool:
     """Whether a job that met it is to be tried again soon.
 
     Busy: what a server began in Incus goes on when the server dies, and is in the next one's way.
+    StoreFailed: another program may hold the database, or the disk may answer again.
     """
-    return isinstance(error, IncusUnreachable | OperationLost | Busy)
+    return isinstance(error, IncusUnreachable | OperationLost | Busy | StoreFailed)
 
 
 def explain(error: BaseException) -> Problem:

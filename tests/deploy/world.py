@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,7 @@ from tinyagentos.model.agent import AgentSpec
 from tinyagentos.model.errors import BuildFailed
 from tinyagentos.model.job import Job
 from tinyagentos.model.recipe import Recipe
-from tinyagentos.store.database import Database
+from tinyagentos.store.database import Connect, Database
 from tinyagentos.store.jobs import JobTable
 from tinyagentos.store.supply import SupplyTable
 from tinyagentos.store.timings import TimingTable
@@ -87,6 +88,7 @@ class Taos:
         *,
         memory: int = 64 * GIB,
         frameworks: tuple[str, ...] = ("openclaw",),
+        connect: Connect = sqlite3.connect,
         **more: object,
     ) -> None:
         self.folder = folder
@@ -97,7 +99,7 @@ class Taos:
             **more,  # type: ignore[arg-type]
         )  # fmt: skip
         self.settings.agent_sockets.mkdir(exist_ok=True)
-        self.database = Database(self.settings.database)
+        self.database = Database(self.settings.database, connect=connect)
         self.incus = Incus.unix(fake.socket, project="taos")
         self.builder = QuickBuilder(fake)
         numbers = itertools.count()

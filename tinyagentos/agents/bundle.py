@@ -44,6 +44,7 @@ from tinyagentos.agents.order import (
 from tinyagentos.agents.settings import ROOT, check_title, read_schedule
 from tinyagentos.agents.state_archive import Archive, Tally
 from tinyagentos.host.files import remove_unfinished
+from tinyagentos.host.room import read_room
 from tinyagentos.images.source import read_members
 from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
@@ -338,7 +339,7 @@ async def check_state(carried: Carried, file: IO[bytes], host: Host) -> None:
     when it unpacks to more than there is room for.
     """
     pool = (await instances.pick_pool(host)).name
-    room = await host.incus.storage.get_resources(pool)
+    room = await read_room(host.incus, pool)
     await _read_through(_archive(carried, file), carried, int(room.free_bytes * FREE_TO_USE), pool)
 
 

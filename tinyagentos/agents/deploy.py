@@ -278,7 +278,8 @@ async def record_deployed(
     host.timings.add(f"deploy.{plan.source}", subject, seconds, host.now())
     if plan.source == "build":
         host.timings.add(INSTALLED, subject, took[CREATE] + took[INSTALL], host.now())
-        keep.submit_keep(order.framework, order.instance, host)
+        if not keep.submit_keep(order.framework, order.instance, host):
+            await keep.remove_snapshot(order.instance, host)
 
 
 def _once(report: Callable[[str], None]) -> Callable[[str], None]:

@@ -13,7 +13,7 @@ from tinyagentos.agents.order import VERSION_KEY
 from tinyagentos.images.supply import find_image, warm_image
 from tinyagentos.incus import AlreadyExists, NotFound
 from tinyagentos.jobs.context import JobContext
-from tinyagentos.model.errors import Conflict
+from tinyagentos.model.errors import Conflict, TaosError
 from tinyagentos.model.image import INCUS_ARCH, image_alias
 
 _log = logging.getLogger(__name__)
@@ -28,14 +28,21 @@ def keep_subject(framework: str, arch: str) -> str:
     return f"built image:{framework}/{arch}"
 
 
-def submit_keep(framework: str, instance: str, host: Host) -> None:
-    """Have the instance's snapshot kept as the framework's image, unless that is under way."""
-    with contextlib.suppress(Conflict):
-        host.runner.submit(
-            KEEP,
-            keep_subject(framework, host.arch),
-            {"framework": framework, "instance": instance},
-        )
+def submit_keep(framework: str, instance: str, host: Host) -> bool:
+    """Have the instance's snapshot kept as the framework's image; whether that is under way.
+
+    Never an error: the agent that was built is there without it.
+    """
+    subject = keep_subject(framework, host.arch)
+    try:
+        host.runner.submit(KEEP, subject, {"framework": framework, "instance": instance})
+    except Conflict:
+        active = host.runner.find_active(subject)
+        return active is not None and active.params.get("instance") == instance
+    except TaosError as error:
+        _log.warning("what was built is not kept as an image: %s", error)
+        return False
+    return True
 
 
 async def keep_image(job: JobContext, host: Host) -> None:
@@ -80,5 +87,11 @@ async def keep_image(job: JobContext, host: Host) -> None:
 
 async def undo_keep(job: JobContext, host: Host) -> None:
     """Remove the snapshot; an agent that was deleted meanwhile took it along."""
-    with job.step(TIDY), contextlib.suppress(NotFound):
-        await host.incus.instances.delete_snapshot(job.params["instance"], SNAPSHOT)
+    with job.step(TIDY):
+        await remove_snapshot(job.params["instance"], host)
+
+
+async def remove_snapshot(instance: str, host: Host) -> None:
+    """Remove the snapshot of the fresh installation, if it is there."""
+    with contextlib.suppress(NotFound):
+        await host.incus.instances.delete_snapshot(instance, SNAPSHOT)

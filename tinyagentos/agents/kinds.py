@@ -53,6 +53,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps,
             needs=ON_AGENT,
             recheck=again(requests.power_again),
+            makes_room=name == requests.STOP,
         )
 
     return (
@@ -120,6 +121,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             bind(reconcile.remove_leftover),
             steps=(reconcile.REMOVE,),
             recheck=again(requests.leftover_again),
+            makes_room=True,
         ),
         JobKind(
             reconcile.RETURN,
@@ -127,6 +129,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps=(reconcile.RENAME,),
             needs=("instance",),
             recheck=again(requests.return_again),
+            makes_room=True,
         ),
         JobKind(
             requests.DELETE,
@@ -135,6 +138,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             (lifecycle.REMOVE,),
             needs=(*ON_AGENT, "keep_state", "owner", "framework"),
             recheck=again(requests.delete_again),
+            makes_room=True,
         ),
         JobKind(
             upgrade.UPGRADE,
@@ -167,6 +171,7 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps=(upgrade.TIDY,),
             needs=("instance",),
             recheck=again(requests.end_of_window_again),
+            makes_room=True,
         ),
         JobKind(
             snapshots.SNAPSHOT,
@@ -190,5 +195,6 @@ def agent_kinds(host: Host) -> tuple[JobKind, ...]:
             steps=(snapshots.REMOVE,),
             needs=(*ON_AGENT, "snapshot"),
             recheck=again(requests.drop_again),
+            makes_room=True,
         ),
     )

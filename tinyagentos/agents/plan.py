@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tinyagentos.host.room import Room
 from tinyagentos.model.agent import Source
 from tinyagentos.model.errors import NoSpace, Unavailable
 from tinyagentos.model.image import image_alias
@@ -176,11 +177,7 @@ def check_memory_limit(limit_bytes: int, *, total_bytes: int) -> None:
         )
 
 
-def check_disk(need_bytes: int, *, free_bytes: int, pool: str) -> None:
-    """Return when the pool has room for the deploy, else raise NoSpace with the numbers."""
-    if free_bytes < need_bytes:
-        raise NoSpace(
-            f"Storage pool {pool} has {free_bytes // MIB} MiB free; "
-            f"the deploy needs {need_bytes // MIB} MiB.",
-            hint="Delete agents or images you do not need, or grow the pool.",
-        )
+def check_disk(need_bytes: int, room: Room) -> None:
+    """Return when there is room for the deploy, else raise NoSpace with the numbers."""
+    if room.free_bytes < need_bytes:
+        raise NoSpace(f"{room.said}; the deploy needs {need_bytes // MIB} MiB.", hint=room.hint)

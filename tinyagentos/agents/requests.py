@@ -48,6 +48,7 @@ from tinyagentos.agents.roles import (
 )
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.host.files import check_new_file
+from tinyagentos.host.room import read_room
 from tinyagentos.images.supply import is_image_present
 from tinyagentos.incus import Instance
 from tinyagentos.model.agent import MIB, AgentChange, AgentSpec, Source, check_agent_name
@@ -230,8 +231,7 @@ async def _check_room(recipe: Recipe, source: Source, host: Host) -> None:
 async def _check_disk(recipe: Recipe, *, by_image: bool, host: Host) -> None:
     pool = await instances.pick_pool(host)
     need = recipe.agent.image_disk_bytes if by_image else recipe.agent.build_disk_bytes
-    room = await host.incus.storage.get_resources(pool.name)
-    check_disk(need, free_bytes=room.free_bytes, pool=pool.name)
+    check_disk(need, await read_room(host.incus, pool.name))
 
 
 async def _find_state(spec: AgentSpec, host: Host) -> tuple[str, int]:

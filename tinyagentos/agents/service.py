@@ -46,6 +46,7 @@ from tinyagentos.agents.requests import agent_subject
 from tinyagentos.agents.roles import PREVIOUS, ROLE_KEY, SINCE_KEY, previous_name, replaced_at
 from tinyagentos.agents.steps import DEPLOY, DEPLOYED
 from tinyagentos.agents.watch import UNKNOWN
+from tinyagentos.host.room import read_room
 from tinyagentos.host.walls import Record
 from tinyagentos.images.service import HELD_WITHIN
 from tinyagentos.incus import Image, IncusError, Instance
@@ -94,7 +95,7 @@ class Agents:
     async def disk_room(self) -> int:
         """Bytes that are free where agents' roots and states are."""
         pool = await instances.pick_pool(self._host)
-        return (await self._host.incus.storage.get_resources(pool.name)).free_bytes
+        return (await read_room(self._host.incus, pool.name)).free_bytes
 
     @property
     def walls(self) -> Record:

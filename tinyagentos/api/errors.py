@@ -28,6 +28,7 @@ STATUS: Mapping[str, int] = {
     "unauthorized": 401,
     "too_many_tries": 429,
     "host_not_ready": 503,
+    "store_failed": 503,
     "incus_failed": 502,
     "unavailable": 503,
     "untrusted": 502,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from tinyagentos.config import Settings
+from tinyagentos.host.room import MIB, read_room
 from tinyagentos.images.fetch import Manner, fetch_image, part_of, part_path
 from tinyagentos.images.line import Line
 from tinyagentos.images.policy import (
@@ -252,12 +253,12 @@ async def check_space(target: ImageTarget, supply: Supply) -> None:
         )
     profile = await supply.incus.profiles.get("default")
     pool = supply.settings.pool or profile.devices.get("root", {}).get("pool", "")
-    room = await supply.incus.storage.get_resources(pool)
+    room = await read_room(supply.incus, pool)
     if room.free_bytes < target.unpacked_bytes + HEADROOM:
         raise NoSpace(
-            f"The image takes {target.unpacked_bytes / MB:.0f} MB on storage pool {pool}, "
-            f"and {HEADROOM / MB:.0f} MB are to stay; {room.free_bytes / MB:.0f} MB are free.",
-            hint="Delete agents or images you do not need, or grow the pool.",
+            f"{room.said}; the image takes {target.unpacked_bytes / MIB:.0f} MiB of it, "
+            f"and {HEADROOM / MIB:.0f} MiB more are to stay.",
+            hint=room.hint,
         )
 
 

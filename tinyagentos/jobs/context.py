@@ -7,19 +7,30 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from enum import Enum
 
 from tinyagentos.model.errors import Cancelled
 from tinyagentos.model.job import Job, Step, StepState
 
 Clock = Callable[[], datetime]
-Keep = Callable[[Job, bool], Job]
+
+
+class Kept(Enum):
+    """How a change of a job is kept."""
+
+    shown = "only in memory, until the next that is written"
+    soon = "written as soon as that is possible"
+    certain = "on disk before anything else is done"
+
+
+Keep = Callable[[Job, Kept], Job]
 
 
 class JobContext:
     """One run of a job. Steps change here and nowhere else; every change is kept and shown."""
 
     def __init__(self, job: Job, clock: Clock, keep: Keep) -> None:
-        """keep is called with the job's new value, and whether it must reach the disk.
+        """keep is called with the job's new value, and how it is to be kept.
 
         It answers with the job as it is then: somebody may have asked it to stop meanwhile.
         """
@@ -48,12 +59,13 @@ class JobContext:
     def commit(self) -> None:
         """Say that what comes next cannot be undone: from here on the job is not cancelled.
 
-        Raises Cancelled when somebody asked for that before.
+        Raises Cancelled when somebody asked for that before, and NoSpace or StoreFailed when it
+        cannot be written down: the next server would undo what cannot be undone.
         """
-        self.update(durable=False)
+        self.update(Kept.shown)
         if self._job.cancel_requested:
             raise Cancelled("It was cancelled before anything was removed.")
-        self.update(committed=True)
+        self.update(Kept.certain, committed=True)
 
     def leave_out(self, name: str, why: str) -> None:
         """Show the step as one that is not done, and why."""
@@ -96,27 +108,27 @@ class JobContext:
     def note(self, detail: str) -> None:
         """Say in words what the current step is doing."""
         if step := self._find(self._current):
-            self._put(dataclasses.replace(step, detail=detail), durable=False)
+            self._put(dataclasses.replace(step, detail=detail), Kept.shown)
 
     def progress(self, done_bytes: int, total_bytes: int | None) -> None:
         """Say how far the current step is; it never goes backwards."""
         if step := self._find(self._current):
             done = max(done_bytes, step.done_bytes or 0)
             self._put(
-                dataclasses.replace(step, done_bytes=done, total_bytes=total_bytes), durable=False
+                dataclasses.replace(step, done_bytes=done, total_bytes=total_bytes), Kept.shown
             )
 
-    def update(self, *, durable: bool = True, **changes: object) -> None:
+    def update(self, kept: Kept = Kept.soon, **changes: object) -> None:
         """Change the job's record."""
         changed = dataclasses.replace(self._job, **changes)  # type: ignore[arg-type] # by name
-        self._job = self._keep(changed, durable)
+        self._job = self._keep(changed, kept)
 
     def _find(self, name: str) -> Step | None:
         return next((step for step in self._job.steps if step.name == name), None)
 
-    def _put(self, step: Step, *, durable: bool = True) -> None:
+    def _put(self, step: Step, kept: Kept = Kept.soon) -> None:
         if self._find(step.name):
             steps = tuple(step if old.name == step.name else old for old in self._job.steps)
         else:
             steps = (*self._job.steps, step)
-        self.update(durable=durable, steps=steps)
+        self.update(kept, steps=steps)

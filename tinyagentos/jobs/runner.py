@@ -3,6 +3,10 @@
 A run that fails or is cancelled is undone before the job ends. While Incus is away the job stays in
 its "roll back" step, so that nothing is left behind. What Incus refuses is tried for some minutes:
 then the job ends as failed, says what is left, and holds nothing any more.
+
+What a job is now is what this process knows. Its record follows as soon as the database takes it,
+so that no failure of the database leaves a job without an end. Only two things wait for the
+record: that a job begins, and that it cannot be undone any more (docs/adr/0082).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tinyagentos import log
-from tinyagentos.jobs.context import Clock, JobContext
+from tinyagentos.jobs.context import Clock, JobContext, Kept
 from tinyagentos.model.errors import Cancelled, Conflict, InvalidInput, NotFound, TaosError
 from tinyagentos.model.job import Accepted, Job, JobState, Problem, StepState, move
 from tinyagentos.store.jobs import JobTable
@@ -22,6 +26,8 @@ from tinyagentos.store.jobs import JobTable
 _log = logging.getLogger(__name__)
 ROLL_BACK = "roll back"
 LONGEST_PAUSE = 60.0
+# Seconds between tries of what failed for a passing reason.
+PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0)
 # Seconds between tries of a roll back that does not fail for a passing reason: ten minutes in all.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *(LONGEST_PAUSE,) * 9)
 
@@ -52,7 +58,8 @@ class JobKind:
     have made. steps: every step name the kind can have. at_once: how many run at the same time.
     max_attempts: how often a crash of the server may start it again. needs: parameters without
     which it is a job of another taOS. recheck: the parameters of a retry, found out anew as things
-    are now; it raises what asking for the job anew would.
+    are now; it raises what asking for the job anew would. makes_room: it is accepted on a full disk
+    as well.
     """
 
     name: str
@@ -63,6 +70,7 @@ class JobKind:
     max_attempts: int = 10
     needs: tuple[str, ...] = ()
     recheck: Recheck = _same
+    makes_room: bool = False
 
 
 @dataclass(eq=False)
@@ -129,8 +137,8 @@ class Runner:
                 job = move(job, JobState.interrupted)
             if job.state is JobState.interrupted:
                 job = move(job, JobState.queued)
+            self._keep(job)
             if why := self._foreign(job):
-                self._keep(job, durable=True)
                 self._end(job.id, JobState.failed, why)
                 del self._live[job.id]
             else:
@@ -150,7 +158,7 @@ class Runner:
         """Accept a job; it is on disk when this returns.
 
         The same idempotency key gives the job made before. Raises Conflict when another job is at
-        work on the subject.
+        work on the subject, NoSpace or StoreFailed when it cannot be kept.
         """
         job = Job(
             id=self._new_id(),
@@ -160,8 +168,9 @@ class Runner:
             params=dict(params),
             idempotency_key=idempotency_key,
         )
-        kept = self._table.add(job)
+        kept = self._table.add(job, vital=self._kinds[kind].makes_room)
         if kept is job:
+            self._show(job)
             self._begin(job)
         return self.get_job(kept.id)
 
@@ -195,7 +204,7 @@ class Runner:
         self._table.keep_accepted(accepted)
 
     def cancel_job(self, job_id: str) -> Job:
-        """Ask the job to stop and undo what it did.
+        """Ask the job to stop and undo what it did, also while that cannot be written down.
 
         Raises Conflict when it has ended, or cannot be undone any more.
         """
@@ -209,7 +218,7 @@ class Runner:
                 f"What the {job.kind} job does cannot be undone any more.",
                 hint=f"It goes on to its end: `taos job watch {job.id}`.",
             )
-        self._keep(replace(job, cancel_requested=True), durable=True)
+        self._keep(replace(job, cancel_requested=True))
         # Not at once: a task that is cancelled before its first step never ends the job.
         asyncio.get_running_loop().call_soon(self._tasks[job_id].cancel)
         return self.get_job(job_id)
@@ -254,7 +263,7 @@ class Runner:
         job = self.get_job(job_id)
         if job.is_active:
             raise Conflict("The job is still at work.", hint="Cancel it first, or watch it.")
-        self._table.save(replace(job, dismissed=True))
+        self._table.keep(replace(job, dismissed=True))
         self._tell(job_id)
 
     async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
@@ -292,7 +301,6 @@ class Runner:
         return last
 
     def _begin(self, job: Job) -> None:
-        self._keep(job, durable=True)
         self._tasks[job.id] = asyncio.create_task(self._run(job.id), name=f"job {job.id}")
 
     async def _run(self, job_id: str) -> None:
@@ -310,12 +318,18 @@ class Runner:
                     raise
                 # Cancelled before its turn: nothing was made unless an earlier attempt did.
                 await self._finish(kind, job_id, JobState.cancelled)
+        except Exception as error:
+            # A fault of ours: without an end the job would hold its subject for ever.
+            _log.exception("job could not be brought to its end")
+            if self._live[job_id].is_active:
+                self._end(job_id, JobState.failed, self._explain(error))
         finally:
             self._tasks.pop(job_id, None)
             self._given_up.discard(job_id)
             if not self._live[job_id].is_active:
                 del self._live[job_id]
-                self._table.prune()
+                with contextlib.suppress(TaosError):  # the end of the next job does it
+                    self._table.prune()
 
     async def _carry_out(self, kind: JobKind, job_id: str) -> None:
         """Run the job to one of its final states."""
@@ -325,7 +339,14 @@ class Runner:
             attempt=job.attempt + 1,
             started_at=job.started_at or self._clock(),
         )
-        self._keep(job, durable=True)
+        try:
+            await self._note_begun(job)
+        except TaosError as error:
+            self._keep(job)
+            self._fail(job_id, self._explain(error))
+            # It made nothing, but it may have been to tidy up after another.
+            await self._finish(kind, job_id, JobState.failed)
+            return
         if job.attempt > 1:
             await self._settle(job)
             job = self._live[job_id]
@@ -345,6 +366,23 @@ class Runner:
             await self._finish(kind, job_id, JobState.failed)
         else:
             await self._try(kind, job_id)
+
+    async def _note_begun(self, job: Job) -> None:
+        """Have it on disk that the job runs before it makes anything, so that this can be undone.
+
+        Of an attempt after the first that is on disk already. Raises NoSpace or StoreFailed.
+        """
+        pauses = iter(PATIENCE)
+        is_first = job.attempt == 1
+        while True:
+            try:
+                self._keep(job, Kept.certain if is_first else Kept.soon)
+                return
+            except TaosError as error:
+                pause = next(pauses, None)
+                if pause is None or not self._is_transient(error):
+                    raise
+            await self._sleep(pause)
 
     async def _try(self, kind: JobKind, job_id: str) -> None:
         context = self._context(job_id)
@@ -367,7 +405,7 @@ class Runner:
 
     async def _with_patience(self, work: Work, context: JobContext) -> None:
         """Do the work, again from the top when what stopped it may pass by itself."""
-        for wait in (1.0, 2.0, 4.0, 8.0, 16.0):
+        for wait in PATIENCE:
             try:
                 return await work(context)
             except Exception as error:
@@ -388,7 +426,7 @@ class Runner:
             self._end(job_id, JobState.cancelled)
             return
         if job.state is JobState.queued:
-            self._keep(move(job, JobState.running), durable=True)
+            self._keep(move(job, JobState.running))
         if left := await self._roll_back(kind, self._context(job_id)):
             self._end(job_id, JobState.failed, _incomplete(self._live[job_id], left))
         else:
@@ -448,11 +486,11 @@ class Runner:
     def _context(self, job_id: str) -> JobContext:
         return JobContext(self._live[job_id], self._clock, self._keep_steps)
 
-    def _keep_steps(self, job: Job, durable: bool) -> Job:
+    def _keep_steps(self, job: Job, kept: Kept) -> Job:
         # A cancel request may have come since the context took its copy.
         requested = self._live[job.id].cancel_requested
         job = replace(job, cancel_requested=requested)
-        self._keep(job, durable=durable)
+        self._keep(job, kept)
         return job
 
     def _foreign(self, job: Job) -> Problem | None:
@@ -466,9 +504,15 @@ class Runner:
             return None
         return Problem(InvalidInput.code, said, "Ask for it again, if it is still wanted.")
 
-    def _keep(self, job: Job, *, durable: bool) -> None:
-        if durable:
+    def _keep(self, job: Job, kept: Kept = Kept.soon) -> None:
+        """Have the job's new value; only one that is to be certain can fail, and then is not."""
+        if kept is Kept.certain:
             self._table.save(job)
+        elif kept is Kept.soon:
+            self._table.keep(job)
+        self._show(job)
+
+    def _show(self, job: Job) -> None:
         self._live[job.id] = job
         self._tell(job.id)
 
@@ -480,12 +524,12 @@ class Runner:
             feed.changed.set()
 
     def _fail(self, job_id: str, problem: Problem) -> None:
-        self._keep(replace(self._live[job_id], error=problem), durable=True)
+        self._keep(replace(self._live[job_id], error=problem))
 
     def _interrupt(self, job_id: str) -> None:
         job = self._live[job_id]
         if job.state is JobState.running:
-            self._keep(move(job, JobState.interrupted), durable=True)
+            self._keep(move(job, JobState.interrupted))
 
     def _end(self, job_id: str, state: JobState, error: Problem | None = None) -> None:
         job = move(self._live[job_id], state)
@@ -496,7 +540,7 @@ class Runner:
             if step.state is not StepState.pending
         )
         job = replace(job, steps=steps, finished_at=self._clock(), error=error or job.error)
-        self._keep(job, durable=True)
+        self._keep(job)
         self.ended += 1
         _log.info("job ended", extra={"kind": job.kind, "subject": job.subject, "state": state})
 

@@ -8,6 +8,7 @@ TaosError
 ├── Unauthorized        the caller did not show who it is
 ├── TooManyTries        somebody guesses; wait
 ├── HostNotReady        Incus, pool, network or project is missing or broken
+│   └── StoreFailed     taOS cannot read or write its own records
 ├── IncusFailed         Incus could not do what it was asked for
 ├── Unavailable         cannot get it: another source may have it
 ├── Untrusted           cannot trust it: it is never used
@@ -76,6 +77,12 @@ class HostNotReady(TaosError):
     code = "host_not_ready"
 
 
+class StoreFailed(HostNotReady):
+    """taOS cannot read or write its own records; a full disk is NoSpace instead."""
+
+    code = "store_failed"
+
+
 class IncusFailed(TaosError):
     """Incus could not do what it was asked for; the message has Incus's own words."""
 
@@ -133,6 +140,7 @@ ALL_ERRORS: tuple[type[TaosError], ...] = (
     Unauthorized,
     TooManyTries,
     HostNotReady,
+    StoreFailed,
     IncusFailed,
     Unavailable,
     Untrusted,

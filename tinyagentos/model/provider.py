@@ -132,6 +132,14 @@ class Usage:
         """Both ways together."""
         return self.input_tokens + self.output_tokens
 
+    def __add__(self, more: Usage) -> Usage:
+        return Usage(
+            self.requests + more.requests,
+            self.errors + more.errors,
+            self.input_tokens + more.input_tokens,
+            self.output_tokens + more.output_tokens,
+        )
+
 
 @dataclass(frozen=True)
 class AgentModels:

@@ -61,9 +61,15 @@ class UsageTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._late = database.late(self._add)
 
     def add(self, instance: str, month: str, used: Usage) -> None:
-        """Add to what the agent used in the month."""
+        """Add to what the agent used in the month; it is written as soon as that is possible."""
+        waits = self._late.get((instance, month)) or Usage()
+        self._late.put((instance, month), waits + used)
+
+    def _add(self, of: tuple[str, str], used: Usage) -> None:
+        instance, month = of
         self._database.execute(
             "INSERT INTO model_usage VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (instance, month) DO UPDATE SET"
@@ -101,4 +107,5 @@ class UsageTable:
             " WHERE instance = ? AND month = ?",
             instance, month,
         )  # fmt: skip
-        return Usage(*rows[0]) if rows else Usage()
+        written = Usage(*rows[0]) if rows else Usage()
+        return written + (self._late.get((instance, month)) or Usage())

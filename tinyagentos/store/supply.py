@@ -16,6 +16,7 @@ class SupplyTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._late = database.late(self._put)
 
     def policy(self) -> ImagePolicy | None:
         """The policy somebody chose; None when nobody did."""
@@ -23,22 +24,26 @@ class SupplyTable:
         return ImagePolicy(rows[0]["body"]) if rows else None
 
     def choose_policy(self, policy: ImagePolicy) -> None:
-        """Keep the policy."""
+        """Keep the policy; NoSpace or StoreFailed."""
         self._put(POLICY, policy.value)
 
     def get(self, alias: str) -> SupplyRecord:
         """What is known of the image with the alias; an empty record when nothing is."""
+        if late := self._late.get(alias):
+            return _RECORD.validate_json(late)
         rows = self._database.execute("SELECT body FROM supply WHERE name = ?", alias)
         return _RECORD.validate_json(rows[0]["body"]) if rows else SupplyRecord()
 
     def list_all(self) -> tuple[SupplyRecord, ...]:
         """What is known of every image."""
-        rows = self._database.execute("SELECT body FROM supply WHERE name != ?", POLICY)
-        return tuple(_RECORD.validate_json(row["body"]) for row in rows)
+        rows = self._database.execute("SELECT name, body FROM supply WHERE name != ?", POLICY)
+        return tuple(
+            _RECORD.validate_json(self._late.get(row["name"]) or row["body"]) for row in rows
+        )
 
     def put(self, alias: str, record: SupplyRecord) -> None:
-        """Keep what is known of the image with the alias."""
-        self._put(alias, _RECORD.dump_json(record).decode())
+        """Keep what is known of the image with the alias; written as soon as that is possible."""
+        self._late.put(alias, _RECORD.dump_json(record).decode())
 
     def _put(self, name: str, body: str) -> None:
         self._database.execute(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
+from tinyagentos.model.errors import TaosError
 from tinyagentos.store.database import Database
 
 RECENT = 5
@@ -31,20 +33,19 @@ class TimingTable:
     def add(
         self, what: str, subject: str, seconds: float, at: datetime, size_bytes: int | None = None
     ) -> None:
-        """Keep one measurement, such as what=`deploy.build`, subject=`openclaw/x64`."""
-        self._database.execute(
-            "INSERT INTO timings (what, subject, seconds, size_bytes, at) VALUES (?, ?, ?, ?, ?)",
-            what,
-            subject,
-            seconds,
-            size_bytes,
-            at.isoformat(),
-        )
-        self._database.execute(
+        """Keep one measurement, such as what=`deploy.build`, subject=`openclaw/x64`.
+
+        One that cannot be written is dropped: nothing depends on it.
+        """
+        keep = "INSERT INTO timings (what, subject, seconds, size_bytes, at) VALUES (?, ?, ?, ?, ?)"
+        forget = (
             "DELETE FROM timings WHERE rowid NOT IN"
-            " (SELECT rowid FROM timings ORDER BY rowid DESC LIMIT ?)",
-            KEPT,
+            " (SELECT rowid FROM timings ORDER BY rowid DESC LIMIT ?)"
         )
+        with contextlib.suppress(TaosError):
+            self._database.execute_all(
+                (keep, (what, subject, seconds, size_bytes, at.isoformat())), (forget, (KEPT,))
+            )
 
     def typical_seconds(self, what: str, subject: str) -> float | None:
         """The median of the latest measurements, None when there is none."""

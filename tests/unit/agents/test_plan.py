@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from tinyagentos.agents.plan import (
     is_too_slow,
     plan_launch,
 )
+from tinyagentos.host.room import Room
 from tinyagentos.model.agent import Source
 from tinyagentos.model.errors import NoSpace, Unavailable
 
@@ -63,9 +66,16 @@ def test_memory_is_refused_with_numbers() -> None:
 
 
 def test_disk_is_refused_with_numbers() -> None:
-    check_disk(900 * MIB, free_bytes=900 * MIB, pool="taos")
+    check_disk(900 * MIB, Room("taos", 0, 900 * MIB))
     with pytest.raises(NoSpace, match="taos has 899 MiB free; the deploy needs 900 MiB"):
-        check_disk(900 * MIB, free_bytes=899 * MIB, pool="taos")
+        check_disk(900 * MIB, Room("taos", 0, 899 * MIB))
+
+
+def test_a_full_disk_under_the_pool_refuses_a_deploy_with_its_numbers() -> None:
+    room = Room("taos", 0, 20_000 * MIB, Path("/disks"), 700 * MIB)
+    check_disk(188 * MIB, room)
+    with pytest.raises(NoSpace, match=r"under storage pool taos \(/disks\) has 700 MiB .* 189 MiB"):
+        check_disk(189 * MIB, room)
 
 
 MBIT = 1e6 / 8

@@ -79,9 +79,8 @@ def make_runner(database: Database, world: World, **more: Any) -> Runner:
         clock=lambda: world.now,
         new_id=lambda: f"job{next(ids)}",
         explain=lambda error: Problem(getattr(error, "code", "internal"), str(error)),
-        is_transient=lambda error: isinstance(error, ConnectionError),
         sleep=no_sleep,
-        **more,
+        **{"is_transient": lambda error: isinstance(error, ConnectionError), **more},
     )
     runner.register(JobKind("work", world.work, world.undo, ("one", "two")))
     return runner

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyagentos.host.check import Check, Finding, Ground, Report, broken, fine, unseen, warning
+from tinyagentos.host.room import CLEAR, MIB, FreeBelow, free_below, read_room
 from tinyagentos.incus import IncusError, StoragePool
 from tinyagentos.model.errors import HostNotReady, NoSpace
 
@@ -105,12 +106,32 @@ async def look(ground: Ground) -> Finding:
     if not plan.exists:
         size = f" of up to {plan.size_bytes // GIB} GiB" if plan.size_bytes else ""
         return broken("there is no pool for agents", plan=f"make a {plan.driver} pool{size}")
+    if little := await find_little_room(plan.name, ground):
+        return little
     if plan.driver not in COW:
         return warning(
             f"pool {plan.name} is of kind {plan.driver}: {SLOW}",
             "Make a btrfs or zfs pool and set `pool` to it.",
         )
     return fine(f"pool {plan.name} ({plan.driver})")
+
+
+async def find_little_room(
+    pool: str, ground: Ground, free: FreeBelow = free_below
+) -> Finding | None:
+    """That the disk under the pool is full or nearly so; None when it is not."""
+    try:
+        async with ground.incus("default") as incus:
+            room = await read_room(incus, pool, free)
+    except IncusError as error:
+        return unseen(error, plan="")
+    if not room.is_little_below or room.below_bytes is None:
+        return None
+    said = (
+        f"the disk under pool {pool} ({room.below}) has {room.below_bytes // MIB} MiB free; "
+        f"agents fail when it is full"
+    )
+    return broken(said, hint=CLEAR) if room.free_bytes == 0 else warning(said, CLEAR)
 
 
 async def fix(ground: Ground, report: Report) -> None:

@@ -13,6 +13,7 @@ from tinyagentos import __version__
 from tinyagentos.agents.instances import pick_pool
 from tinyagentos.host.check import Check, Verdict
 from tinyagentos.host.facts import read_meminfo
+from tinyagentos.host.room import read_room
 from tinyagentos.host.setup import Result, examine_host
 from tinyagentos.incus import IncusError
 from tinyagentos.model.errors import TaosError
@@ -128,7 +129,7 @@ class HostPage:
         put(self._own, own_card(data, MEASURING, MEASURING))
         try:
             pool = await within_reason(pick_pool(services.host))
-            room = await within_reason(services.incus.storage.get_resources(pool.name))
+            room = await within_reason(read_room(services.incus, pool.name))
             images = await within_reason(measure_images(services))
             kept = await within_reason(measure_kept(services))
         except (TaosError, IncusError) as error:
@@ -136,7 +137,11 @@ class HostPage:
             put(self._own, own_card(data, UNKNOWN, UNKNOWN))
             return
         title = f"Storage pool {pool.name}"
-        put(self._pool, usage_card(title, room.used_bytes, room.total_bytes, pool.driver))
+        # What the disk under the pool lacks cannot be used, whatever the pool says.
+        put(
+            self._pool,
+            usage_card(title, room.total_bytes - room.free_bytes, room.total_bytes, pool.driver),
+        )
         put(self._own, own_card(data, words.size(images), words.size(kept)))
 
 
