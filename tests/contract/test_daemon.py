@@ -70,6 +70,14 @@ class TestStorage:
         assert 0 < room.free_bytes <= room.total_bytes
         assert await backend.incus.storage.find_pool("none") is None
 
+    async def test_a_changed_pool_keeps_its_other_keys(self, backend: Backend) -> None:
+        storage, before = backend.incus.storage, await backend.incus.storage.get_pool(backend.pool)
+        await storage.update_pool(backend.pool, config={"user.taos.test": "1"})
+        changed = await storage.get_pool(backend.pool)
+        assert changed.config == {**before.config, "user.taos.test": "1"}
+        await storage.update_pool(backend.pool, config={"user.taos.test": ""})
+        assert (await storage.get_pool(backend.pool)).config == before.config
+
     async def test_a_volume_and_its_snapshots(self, backend: Backend) -> None:
         storage, pool = backend.incus.storage, backend.pool
         assert await storage.find_volume(pool, "v") is None

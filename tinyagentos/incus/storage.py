@@ -134,6 +134,10 @@ class Storage:
         await self.api.call("POST", POOLS, body, within=within)
         return await self.get_pool(name)
 
+    async def update_pool(self, name: str, *, config: Texts) -> None:
+        """Change these config keys and leave the others; mount options are in force at once."""
+        await self.api.merge(_pool(name), config)
+
     async def delete_pool(self, name: str) -> None:
         """Delete the unused pool."""
         await self.api.call("DELETE", _pool(name), within=OPERATION_WITHIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,11 +22,12 @@ from tinyagentos.host.token import ensure_token
 from tinyagentos.incus import StoragePool
 from tinyagentos.model.errors import HostNotReady, NoSpace
 
+CLOSED = {"btrfs.mount_options": "user_subvol_rm_allowed,nodev"}
 NOTHING = MappingProxyType[str, str]({})
 
 
-def pool(name: str, driver: str) -> StoragePool:
-    return StoragePool(name, driver, "Created", "", NOTHING, ())
+def pool(name: str, driver: str, config: Mapping[str, str] = NOTHING) -> StoragePool:
+    return StoragePool(name, driver, "Created", "", config, ())
 
 
 def plan(*pools: StoragePool, wanted: str = "", **changes: object) -> PoolPlan:
@@ -73,11 +75,42 @@ def test_the_pool_is_chosen(found: PoolPlan, expected: tuple[str, str, bool]) ->
     ],
 )
 def test_a_loop_pool_is_sized_to_the_disk(free: int, size: str) -> None:
-    assert plan(free_bytes=free * GIB).config == {"size": size}
+    assert plan(free_bytes=free * GIB).config == {"size": size, **CLOSED}
 
 
 def test_on_btrfs_the_pool_is_where_incus_takes_it() -> None:
     assert plan(filesystem="btrfs").config == {"source": "/var/lib/incus/storage-pools/taos"}
+
+
+@pytest.mark.parametrize(
+    ("found", "changes"),
+    [
+        (pool("taos", "btrfs"), CLOSED),
+        (pool("taos", "btrfs", CLOSED), {}),
+        (
+            pool("taos", "btrfs", {"btrfs.mount_options": "dev,compress=zstd"}),
+            {"btrfs.mount_options": "compress=zstd,nodev"},
+        ),
+        (
+            pool("taos", "btrfs", {"btrfs.mount_options": "nodev,dev"}),
+            {"btrfs.mount_options": "nodev"},
+        ),
+        (pool("taos", "btrfs", {"source": "/var/lib/incus/storage-pools/taos"}), {}),
+        (pool("taos", "zfs"), {}),
+        (pool("taos", "dir"), {}),
+    ],
+    ids=[
+        "one from before gets the option",
+        "one that has it stays",
+        "other options stay",
+        "the last word counts",
+        "a subvolume is not mounted",
+        "zfs has no such key",
+        "a folder is not mounted",
+    ],
+)
+def test_device_nodes_on_the_pool_are_closed(found: StoragePool, changes: dict[str, str]) -> None:
+    assert plan(found, wanted=found.name).config == changes
 
 
 def test_a_missing_pool_that_was_asked_for_is_a_sentence() -> None:

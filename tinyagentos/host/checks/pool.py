@@ -20,12 +20,20 @@ MOST = 200 * GIB
 LEFT_FREE = 2 * GIB
 # Incus takes no other path below its own folder (driver_btrfs.go).
 SUBVOLUME = f"/var/lib/incus/storage-pools/{NAME}"
+# Incus unpacks the device nodes of a volume's backup, and no cgroup keeps an unprivileged instance
+# from opening them: this mount option does, whatever came into the volume (docs/adr/0080).
+MOUNT = "btrfs.mount_options"
+MOUNT_USUAL = "user_subvol_rm_allowed"  # what Incus mounts with when the key is not set
+NO_DEVICES = "nodev"
 SLOW = "every deploy unpacks the whole image again (3 to 6 s and its full size, each time)"
 
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """The pool agents are to live on: an existing one, or one to make. size in bytes, 0: none."""
+    """The pool agents are to live on: an existing one, or one to make. size in bytes, 0: none.
+
+    config: what it is to be made with; of an existing pool, the keys that are to change.
+    """
 
     name: str
     driver: str
@@ -54,18 +62,38 @@ def plan_pool(
             raise HostNotReady(
                 f"There is no storage pool {wanted!r}.", hint="Correct `pool` in the settings."
             )
-        return PoolPlan(wanted, by_name[wanted].driver, exists=True)
+        return keep_pool(by_name[wanted])
     cow = [pool for pool in pools if pool.driver in COW]
     for pool in sorted(cow, key=lambda pool: pool.name != NAME):
-        return PoolPlan(pool.name, pool.driver, exists=True)
+        return keep_pool(pool)
     if "btrfs" in drivers and filesystem == "btrfs":
         return PoolPlan(NAME, "btrfs", exists=False, config={"source": SUBVOLUME})
     if "btrfs" in drivers and has_loop:
         size = loop_size(free_bytes)
-        return PoolPlan(NAME, "btrfs", False, size, {"size": f"{size // GIB}GiB"})
+        config = {"size": f"{size // GIB}GiB", MOUNT: without_devices("")}
+        return PoolPlan(NAME, "btrfs", False, size, config)
     if pools:
-        return PoolPlan(pools[0].name, pools[0].driver, exists=True)
+        return keep_pool(pools[0])
     return PoolPlan(NAME, "dir", exists=False)
+
+
+def keep_pool(pool: StoragePool) -> PoolPlan:
+    """The plan for a pool that is there, with what its mount lacks."""
+    options = pool.config.get(MOUNT, "")
+    # A subvolume of the host's own file system is not mounted by Incus, so it has no options.
+    if pool.driver != "btrfs" or pool.config.get("source") == SUBVOLUME:
+        return PoolPlan(pool.name, pool.driver, exists=True)
+    closed = without_devices(options)
+    changes = {} if closed == options else {MOUNT: closed}
+    return PoolPlan(pool.name, pool.driver, exists=True, config=changes)
+
+
+def without_devices(options: str) -> str:
+    """The mount options, with device nodes closed; empty: Incus's usual ones."""
+    given = (options or MOUNT_USUAL).split(",")
+    if NO_DEVICES in given and "dev" not in given:
+        return options
+    return ",".join([*(one for one in given if one not in ("dev", NO_DEVICES)), NO_DEVICES])
 
 
 def loop_size(free_bytes: int) -> int:
@@ -113,6 +141,16 @@ async def look(ground: Ground) -> Finding:
             f"pool {plan.name} is of kind {plan.driver}: {SLOW}",
             "Make a btrfs or zfs pool and set `pool` to it.",
         )
+    if plan.config and plan.name != NAME:
+        return warning(
+            f"pool {plan.name} lets device nodes in an agent's files work",
+            f"Run `incus storage set {plan.name} {MOUNT}={plan.config[MOUNT]}` and restart agents.",
+        )
+    if plan.config:
+        return broken(
+            f"pool {plan.name} lets device nodes in an agent's files work",
+            plan=f"mount pool {plan.name} so that they do not",
+        )
     return fine(f"pool {plan.name} ({plan.driver})")
 
 
@@ -135,9 +173,12 @@ async def find_little_room(
 
 
 async def fix(ground: Ground, report: Report) -> None:
-    """Make the pool that the plan names."""
+    """Make the pool that the plan names, or mend ours; a pool of somebody else stays as it is."""
     plan = await make_plan(ground)
     if plan.exists:
+        if plan.config and plan.name == NAME:
+            await close_devices(plan, ground)
+            report("an agent's files are mounted so from its next start on")
         return
     if plan.driver == "dir":
         report(f"this host has no btrfs: making a dir pool, where {SLOW}")
@@ -145,6 +186,12 @@ async def fix(ground: Ground, report: Report) -> None:
         await incus.storage.create_pool(
             plan.name, plan.driver, plan.config, "Agents of taOS", within=120
         )
+
+
+async def close_devices(plan: PoolPlan, ground: Ground) -> None:
+    """Have the pool mounted as the plan says; instances that run keep the mount they have."""
+    async with ground.incus("default") as incus:
+        await incus.storage.update_pool(plan.name, config=plan.config)
 
 
 CHECK = Check("pool", "on a copy-on-write pool a deploy takes 0.3 s of disk work", look, fix)
