@@ -98,8 +98,11 @@ def test_a_version_that_runs_is_not_removed(tmp_path: Path) -> None:
     old = tmp_path / "0.1.0-a"
     old.mkdir()
     with subprocess.Popen(
-        ["/bin/sh", "-c", "read line", str(old / "taos")], stdin=subprocess.PIPE
-    ) as running:
+        ["/bin/sh", "-c", "echo here; read line", str(old / "taos")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        assert running.stdout
+        assert running.stdout.readline() == b"here\n"
         assert is_running(old)
         for name in ("0.1.0-b", "0.1.0-c"):
             (tmp_path / name).mkdir()
