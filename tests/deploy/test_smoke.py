@@ -80,7 +80,7 @@ async def smoke(folder: Path, fake: FakeIncus) -> Smoke:
     fake.on_exec, fake.answer = programs, agent(fake)
 
     async def check(*members: Member, metadata: str = METADATA) -> dict[str, Check]:
-        path = write_image(folder / "i.tar", members or SOUND, metadata)
+        path = write_image(folder / "i.tar", members or SOUND, metadata, as_built=True)
         settings = Settings(data_dir=folder, incus_socket=fake.socket, ready_within=1)
         return {one.name: one for one in await smoke_image(path, settings, lambda _: None)}
 

@@ -138,6 +138,7 @@ def break_image(image: Path, out: Path) -> None:
         "rootfs/etc/machine-id": lambda _: b"0123456789abcdef0123456789abcdef\n",
         "rootfs/etc/systemd/system/agent.service": lambda old: old.replace(b"User=agent\n", b""),
     }
+    waiting = sorted(added, key=lambda name: name.split("/"))
     compressor = zstandard.ZstdCompressor(level=1)
     with (
         open_image(image) as source,
@@ -146,6 +147,12 @@ def break_image(image: Path, out: Path) -> None:
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         for member in source:
+            while waiting and waiting[0].split("/") < member.name.split("/"):
+                name = waiting.pop(0)
+                data, mode = added[name]
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(data), mode
+                tar.addfile(info, io.BytesIO(data))
             if member.name.endswith("koffi.node"):
                 continue
             content = source.extractfile(member) if member.isreg() else None
@@ -153,10 +160,6 @@ def break_image(image: Path, out: Path) -> None:
                 data = changed[member.name](content.read())
                 member.size, content = len(data), io.BytesIO(data)
             tar.addfile(member, content)
-        for name, (data, mode) in added.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), mode
-            tar.addfile(info, io.BytesIO(data))
 
 
 def test_a_broken_image_fails_by_name(

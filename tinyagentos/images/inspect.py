@@ -11,11 +11,11 @@ import hashlib
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 import zstandard
 
-from tinyagentos.images.tar_reader import BLOCK, TarReader, show
+from tinyagentos.images.tar_reader import BLOCK, MAGIC_AT, USTAR, TarReader, show
 from tinyagentos.model.errors import InvalidInput, Untrusted
 
 METADATA, ROOT, TEMPLATES = "metadata.yaml", "rootfs", "templates"
@@ -53,8 +53,10 @@ def inspect_image(path: Path) -> Inspected:
     """
     try:
         with path.open("rb") as file:
+            head = file.read(MAGIC_AT + len(USTAR))
+            file.seek(0)
             hashed = _Hashed(file)
-            metadata = _Image(path.name, hashed).read()
+            metadata = _Image(path.name, hashed, is_plain=head[MAGIC_AT:] == USTAR).read()
             while hashed.read(PIECE):
                 pass
             return Inspected(metadata, hashed.digest.hexdigest(), file.tell())
@@ -65,6 +67,10 @@ def inspect_image(path: Path) -> Inspected:
         ) from error
     except zstandard.ZstdError as error:
         raise _no_image(path.name, f"it cannot be unpacked ({error})") from error
+
+
+class _Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 class _Hashed:
@@ -80,18 +86,19 @@ class _Hashed:
         return piece
 
 
+def _unpack(file: _Hashed) -> _Source:
+    unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+    source = cast(IO[bytes], file)  # it has the method that is called, if not all of IO
+    # As the `zstd` that Incus runs: one frame after the other.
+    return unpacker.stream_reader(source, read_size=PIECE, read_across_frames=True)
+
+
 class _Image:
     """One pass over an image's members."""
 
-    def __init__(self, name: str, file: _Hashed) -> None:
+    def __init__(self, name: str, file: _Hashed, *, is_plain: bool) -> None:
         self._name = name
-        unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
-        # As the `zstd` that Incus runs: one frame after the other.
-        self._in = unpacker.stream_reader(
-            cast(IO[bytes], file),  # it has the method that is called, if not all of IO
-            read_size=PIECE,
-            read_across_frames=True,
-        )
+        self._in: _Source = file if is_plain else _unpack(file)
         self._tar = TarReader(self._take, self._refused)
         self._left = MOST_UNPACKED
 

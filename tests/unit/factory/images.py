@@ -28,14 +28,28 @@ class Member:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_image(path: Path, members: Iterable[Member], metadata: str = METADATA) -> Path:
-    """An image file with these files, in this order; compressed unless it is called *.tar."""
+def write_image(
+    path: Path, members: Iterable[Member], metadata: str = METADATA, *, as_built: bool = False
+) -> Path:
+    """An image file with these files, in this order; compressed unless it is called *.tar.
+
+    as_built: in the order of a walk over folders, which are in it as well.
+    """
+    if as_built:
+        members = sorted(members, key=lambda one: one.path.split("/"))
+    made = set[str]()
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, one in (
             ("metadata.yaml", Member("", metadata.encode())),
             *((f"rootfs{one.path}", one) for one in members),
         ):
+            for parent in reversed(Path(name).parents[:-1]) if as_built else ():
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    folder = tarfile.TarInfo(str(parent))
+                    folder.type = tarfile.DIRTYPE
+                    tar.addfile(folder)
             info = tarfile.TarInfo(name)
             info.size, info.mode, info.pax_headers = len(one.content), one.mode, dict(one.headers)
             tar.addfile(info, io.BytesIO(one.content))
