@@ -34,6 +34,7 @@ from tinyagentos.gateway.providers import Providers
 from tinyagentos.gateway.session import LazySession
 from tinyagentos.gateway.vault import Vault
 from tinyagentos.host.check import Check
+from tinyagentos.host.checks.pool import MOUNT, without_devices
 from tinyagentos.host.setup import mend_check
 from tinyagentos.model.errors import Conflict
 from tinyagentos.model.job import Problem
@@ -161,6 +162,7 @@ class WebServer:
             Mirror(self.released.files) as self.mirror,
         ):
             self.fake.on_exec = act_like_an_agent
+            self.fake.pools["taos"]["config"] = {MOUNT: without_devices("")}  # as setup makes it
             self.talk = asyncio.Event()
             self.taos = WebTaos(
                 self.folder, self.fake, port=0, image_channel=self.mirror.url,

@@ -167,9 +167,9 @@ def _read_carried(path: Path, file: IO[bytes]) -> Carried:
         if not _DIGEST.fullmatch(digest) or told["size"] != members[STATE_FILE][1]:
             raise ValueError(digest)
         tally = Tally(**told["tally"]) if "tally" in told else None
+        version = str(told["version"])[:100]
     except UNREADABLE as error:
         raise InvalidInput(f"{path.name} does not say what is in it.", hint=hint) from error
-    version = str(told["version"])[:100]
     return Carried(path, spec, version, *members[STATE_FILE], digest, tally)
 
 

@@ -56,8 +56,10 @@ async def _read(ground: Ground) -> tuple[tuple[PolicyBridge, ...], tuple[Instanc
 async def _lacking(
     bridges: tuple[PolicyBridge, ...], instances: tuple[Instance, ...]
 ) -> tuple[str, ...]:
-    names = [one.name for one in bridges]
     host = await read_host_addresses()
+    # A bridge without its address here is of an Incus in another network namespace.
+    bridges = tuple(one for one in bridges if one.address in host)
+    names = [one.name for one in bridges]
     try:
         seen = await Firewall().look(names)
     except CommandFailed as error:
