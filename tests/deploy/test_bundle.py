@@ -499,3 +499,16 @@ def test_whatever_was_changed_in_the_file(tmp_path: Path, seed: int, changes: in
     except TaosError:
         return
     assert 0 <= carried.offset <= carried.offset + carried.size <= len(content)
+
+
+async def test_an_export_that_could_not_be_imported_is_not_written(
+    folder: Path, fake: FakeIncus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taos, _ = await exported(folder, fake)
+    monkeypatch.setattr("tests.fakes.fake_routes.pack_volume", lambda _: b"no backup")
+    job = await taos.agents.start_export_agent("old", folder / "again.taos")
+    ended = await taos.runner.wait_job(job.id)
+    assert ended.state is JobState.failed
+    assert not (folder / "again.taos").exists()
+    assert [one.name for one in folder.glob(".*")] == []
+    await taos.close()

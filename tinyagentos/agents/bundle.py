@@ -50,7 +50,7 @@ from tinyagentos.incus import Instance
 from tinyagentos.incus import NotFound as IncusNotFound
 from tinyagentos.jobs.context import JobContext
 from tinyagentos.model.agent import AgentSpec, ImportChoice, SnapshotSchedule, check_agent_name
-from tinyagentos.model.errors import InvalidInput, NoSpace, Untrusted
+from tinyagentos.model.errors import HostNotReady, InvalidInput, NoSpace, Untrusted
 from tinyagentos.model.network import NetworkPolicy
 from tinyagentos.model.provider import parse_model
 
@@ -301,7 +301,14 @@ async def _write(part: Path, pool: str, job: JobContext, host: Host) -> None:
         # Whoever needs the file needs it when the agent is gone: that it can be imported, and how
         # much it is, is found out now.
         archive = Archive(file, tarfile.BLOCKSIZE, size, Path(job.params["to"]).name)
-        await _read_through(archive)
+        try:
+            await _read_through(archive)
+        except Untrusted as error:
+            raise HostNotReady(
+                f"What Incus wrote could not be imported again. {error.message}",
+                hint="Keep the state where it is: `taos agent snapshot`, or delete with "
+                "`--keep-state`.",
+            ) from error
         file.seek(0, os.SEEK_END)
         told = json.loads(job.params["agent_file"]) | {"sha256": digest.hexdigest(), "size": size}
         told |= {"tally": asdict(archive.tally)}
