@@ -25,7 +25,7 @@ from tests.fakes.provider import KEY, serving_provider
 
 FRAMEWORK = "opencode"  # the quickest to boot: a difference shows soonest
 LIMIT = 1.05
-DEPLOYS, PAGES, ASKS = 9, 15, 200
+DEPLOYS, PAGES, ASKS = 7, 15, 200
 
 
 def main() -> None:
