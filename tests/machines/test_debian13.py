@@ -111,8 +111,13 @@ def test_the_hardened_server_puts_firewall_rules_back(debian: Machine) -> None:
     before = tables(debian)
     assert any(table.startswith(bridge) for table in before)
     debian.root_says("nft", "flush", "ruleset")
-    wait_until(lambda: tables(debian) == before, 60, debian.said)
-    assert "✗" not in taos(debian, "doctor")
+    # Incus makes its own rules anew a moment after those of taOS are back.
+    wait_until(lambda: tables(debian) == before and is_well(debian), 60, debian.said)
+
+
+def is_well(debian: Machine) -> bool:
+    """Whether doctor finds nothing that is not as it must be."""
+    return not debian.call("sh", "-c", "cd /home/ann/taos && ./taos doctor", within=60).returncode
 
 
 def tables(debian: Machine) -> list[str]:
