@@ -159,6 +159,8 @@ def remove_unused_bridges() -> None:
         if network["description"].startswith("taOS network policy ") and not network["used_by"]:
             incus("network", "delete", network["name"])
             incus("network", "acl", "delete", network["name"])
+            table = ["nft", "delete", "table", "inet", network["name"]]  # of a server that is gone
+            subprocess.run(table, capture_output=True, check=False)
 
 
 def names(kind: str, project: str) -> list[str]:
